@@ -218,7 +218,11 @@ class Publisher:
             os.set_inheritable(report.fileno(), True)  # open to its end, which is waited for
             os.execv(command[0], command)
 
-        pid, sock = self._workers.fork(job)
+        try:
+            pid, sock = self._workers.fork(job)
+        except OSError:
+            self._again()
+            return
         ended = self._workers.hear(pid, sock)
         ended.then(self._called)
 

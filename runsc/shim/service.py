@@ -27,7 +27,7 @@ from runsc.shim.server import Method
 from runsc.shim.streams import Streams
 from runsc.shim.tasks import Process, Task, Tasks
 from runsc.shim.ttrpc import Code, Refused
-from runsc.shim.workers import Job, Outcome, Workers
+from runsc.shim.workers import Job, Lost, Outcome, Workers
 from sentry.protobuf import Message, decode
 
 DRAIN_S = 2.0
@@ -101,7 +101,9 @@ class TaskService:
         task = self.tasks.by_id[request.id] = Task(request.id, request.bundle, settings, init)
         try:
             outcome = await self._create(task, request)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Lost):
+                await self._forget(task)
             del self.tasks.by_id[request.id]
             raise
         self._take(init, outcome)
@@ -129,6 +131,14 @@ class TaskService:
         if started is not None:
             return await started
         return await self._work(jobs.create, job)
+
+    async def _forget(self, task: Task) -> None:
+        """What a worker has left that was killed while it made it: containerd knows of no container
+        that it would delete."""
+        from runsc.shim import jobs  # noqa: PLC0415
+
+        with suppress(Refused):
+            await self._work(jobs.delete, task.settings, task.id, task.bundle)
 
     def _take(self, process: Process, outcome: Outcome) -> None:
         """Its pid and its streams, from the worker."""

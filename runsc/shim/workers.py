@@ -35,6 +35,10 @@ class Answer(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+class Lost(Refused):
+    """A worker has ended in the middle of its job, without a word."""
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """What came of a job: a value of msgpack, the pid of its worker, and descriptors."""
 
@@ -97,14 +101,27 @@ class Workers:
 
     def start(self, job: Job) -> Promise[Outcome]:
         """Fork a worker for it. Raises (when it is awaited): Refused."""
-        pid, sock = self.fork(job)
+        try:
+            pid, sock = self.fork(job)
+        except OSError as error:
+            promise: Promise[Outcome] = Promise()
+            promise.break_(refusal(error))
+            return promise
         return self.hear(pid, sock)
 
     def fork(self, job: Job) -> tuple[int, socket.socket]:
-        """The worker and our end of its socket. Preconditions: one thread."""
+        """The worker and our end of its socket. Preconditions: one thread.
+
+        Raises: OSError: no process, or no descriptor, is left.
+        """
         ours, theirs = socket.socketpair()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if pid == 0:
             try:
                 _begin(parent, [ours, *self._listeners])
@@ -158,13 +175,17 @@ def _work(job: Job, report: Report) -> None:
 
 
 def _settle(promise: Promise[Outcome], data: bytes, outcome: Outcome) -> None:
+    refused: Refused | None = None
+    answer = Answer()
     try:
         answer = msgspec.msgpack.decode(data[1:], type=Answer)
     except msgspec.DecodeError:
-        answer = Answer(code=int(Code.INTERNAL), error="the worker of the shim has ended")
+        refused = Lost(Code.INTERNAL, "the worker of the shim has ended")
     if answer.code:
+        refused = Refused(answer.code, answer.error)
+    if refused is not None:
         for fd in outcome.fds:
             os.close(fd)
-        promise.break_(Refused(answer.code, answer.error))
+        promise.break_(refused)
         return
     promise.keep(msgspec.structs.replace(outcome, value=answer.value))

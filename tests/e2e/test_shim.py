@@ -418,6 +418,29 @@ def test_after_sigkill_delete_leaves_nothing(shim: Shim) -> None:
     assert not os.path.exists(shim.address.removeprefix("unix://"))
 
 
+def test_of_a_worker_that_is_killed_while_it_makes_a_container_nothing_is_left(
+    shim: Shim,
+) -> None:
+    bundle = shim.bundle("c", "true")
+    bundle.document["linux"]["cgroupsPath"] = f"/runsc-killed-{os.getpid()}"
+    bundle.document["hooks"] = {
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $PPID"]}]
+    }
+    shim.start(bundle, "c")
+    with pytest.raises(Failed) as caught:
+        shim.create(bundle, "c")
+    assert caught.value.code == Code.INTERNAL
+    assert shim.containers() == []
+    assert list(Path("/sys/fs/cgroup").glob(f"**/runsc-killed-{os.getpid()}")) == []
+
+    del bundle.document["hooks"]
+    bundle.write()
+    shim.create(bundle, "c")
+    shim.ask("Start", m.Named("c"), m.Pid)
+    assert shim.wait("c") == 0
+    shim.ask("Delete", m.Named("c"), m.Deleted)
+
+
 def _pod(shim: Shim) -> list[Bundle]:
     """The bundles of a pod and of a container in it."""
     bundles = [shim.bundle(name, "sh", "-c", LOOP) for name in ("pod", "two")]

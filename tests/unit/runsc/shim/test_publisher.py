@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,7 +181,18 @@ def test_when_all_are_told_somebody_hears_of_it(containerd: Containerd) -> None:
     assert heard == [True]
 
 
-def test_without_ttrpc_containerds_program_is_called_for_each(tmp_path: Path) -> None:
+def test_without_ttrpc_containerds_program_is_called_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = os.fork, [errno.EAGAIN, errno.ENOMEM]
+
+    def fork() -> int:
+        if failures:
+            raise OSError(failures.pop(), "no process is left")
+        return real()
+
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(tested, "AGAIN_S", 0.0)
     program = tmp_path / "containerd"
     program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncat >> {tmp_path}/events\n')
     program.chmod(0o755)

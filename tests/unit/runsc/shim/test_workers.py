@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -68,6 +69,18 @@ def test_one_that_dies_without_a_word_is_an_error() -> None:
     outcome = result(lambda report: os._exit(3))
 
     assert isinstance(outcome, Refused) and outcome.code == Code.INTERNAL
+
+
+def test_without_a_process_for_it_a_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fork)
+
+    outcome = result(lambda report: None)
+
+    assert isinstance(outcome, Refused) and outcome.code == Code.UNKNOWN
+    assert "resource temporarily unavailable" in str(outcome)
 
 
 def test_one_that_has_said_its_word_may_go_on() -> None:
