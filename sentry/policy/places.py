@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sentry.errors import ENAMETOOLONG
 from sentry.vfs.mount import top
 from sentry.vfs.paths import path_of
 
+MAX_PATH: Final = 8192
+"""Bytes, as with AppArmor: a look takes as long as a path is, and programs make directories as deep
+as they like."""
 OF_KERNEL: Final = {
     "cgroup": b"/sys/fs/cgroup", "cgroup2": b"/sys/fs/cgroup", "devpts": b"/dev/pts",
     "devtmpfs": b"/dev", "fusectl": b"/sys/fs/fuse/connections", "mqueue": b"/dev/mqueue",
@@ -31,7 +35,10 @@ def learn(namespace: MountNamespace) -> None:
     """What is mounted there now; of what is there twice the older counts."""
     root = top(namespace.root.location)
     for mount in sorted(namespace, key=lambda mount: mount.id):
-        below = tuple(_names(mount.root)[1])
+        try:
+            below = tuple(_names(mount.root)[1])
+        except ENAMETOOLONG:  # nor has what is in it a path
+            continue
         known = mount.fs.first_places
         if mount.fs.is_made_inside:
             continue
@@ -41,7 +48,7 @@ def learn(namespace: MountNamespace) -> None:
 
 
 def path_of_file(task: Task, mount: Mount, dentry: Dentry, name: bytes = b"") -> str:
-    """The path of a file, or of a name in a directory."""
+    """The path of a file, or of a name in a directory. Raises: ENAMETOOLONG."""
     fs = mount.fs
     label, names = _names(dentry)
     if name:
@@ -63,11 +70,18 @@ def path_of_file(task: Task, mount: Mount, dentry: Dentry, name: bytes = b"") ->
 
 
 def _names(dentry: Dentry) -> tuple[bytes, list[bytes]]:
-    """The name of what is above all, which is / in a file system; and those from there on."""
+    """The name of what is above all, which is / in a file system; and those from there on.
+
+    Raises: ENAMETOOLONG.
+    """
     names = []
-    while (above := dentry.parent) is not None:
+    for _ in range(MAX_PATH // 2):
+        if (above := dentry.parent) is None:
+            break
         names.append(dentry.name)
         dentry = above
+    if len(names) + sum(map(len, names)) > MAX_PATH:
+        raise ENAMETOOLONG("policy: no path to judge by")
     names.reverse()
     return dentry.name, names
 

@@ -39,7 +39,6 @@ FAMILIES: Final = (
 """Calls that do the same to an object: a rule for one of them is one for all."""
 _OF: Final = {name: number for number, name in NUMBERS.items()}
 _GIVES: Final = frozenset(_OF[call] for call in GIVES)
-_WORDS: Final = re.compile(r"(\*|\?)")
 Handler = Callable[[Any], Any]
 
 
@@ -225,18 +224,34 @@ def glob(*patterns: str) -> re.Pattern[str]:
 
 
 def _expression(pattern: str) -> str:
-    """In time that grows with a path's length alone, however deep a program makes its directories:
-    what stands between two `**` is looked for once, for where it ends first leaves most to the
-    rest. (So it is: all places where it fits have as many slashes.)"""
-    first, *rest = ("".join(map(_word, _WORDS.split(part))) for part in pattern.split("**"))
-    if not rest:
-        return first
-    *middle, last = rest
-    return "".join([f"(?>{first})", *(f"(?>.*?{part})" for part in middle), ".*", last])
+    """In time that grows with a path's length alone, whatever names a program chooses and however
+    deep it makes its directories: what stands between two wildcards is looked for once, for where
+    it ends first leaves most to the rest. (So it is: all places where it fits have as many
+    slashes.)"""
+    *parts, last = pattern.split("**")
+    if not parts:
+        return _names(last, is_end=True)
+    first, *middle = (_names(part, is_end=False) for part in parts)
+    found = (f"(?>.*?{part})" for part in middle)
+    return "".join([f"(?>{first})", *found, ".*", _names(last, is_end=True)])
 
 
-def _word(word: str) -> str:
-    return {"*": "[^/]*?", "?": "[^/]"}.get(word) or re.escape(word)
+def _names(part: str, *, is_end: bool) -> str:
+    """Names and slashes between them, without `**`. `is_end`: nothing follows."""
+    names = part.split("/")
+    ends = (is_end or number < len(names) for number in range(1, len(names) + 1))
+    return "/".join(_name(name, is_whole=end) for name, end in zip(names, ends, strict=True))
+
+
+def _name(name: str, *, is_whole: bool) -> str:
+    """Of a name, or (else) of as much of it as has to be there."""
+    first, *rest = ("".join(map(_character, word)) for word in name.split("*"))
+    last = [f"[^/]*{rest.pop()}"] if rest and is_whole else []
+    return "".join([first, *(f"(?>[^/]*?{word})" for word in rest), *last])
+
+
+def _character(character: str) -> str:
+    return "[^/]" if character == "?" else re.escape(character)
 
 
 def above(*patterns: str) -> re.Pattern[str]:

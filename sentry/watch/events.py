@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.errors import Errno
+from sentry.errors import ENAMETOOLONG, Errno
 from sentry.loader.digest import digest
 from sentry.watch import messages as m
 from sentry.watch.context import offset_ns
@@ -134,7 +135,9 @@ class Events(ABC):
 
         def make(_: Any) -> m.Record:
             record = m.Policy(None, event.call.rstrip("_"), event.kind, verdict, rule)
-            record.program, record.path = _sound(event.program), _sound(event.path)
+            with suppress(ENAMETOOLONG):
+                record.program = _sound(event.program)
+            record.path = _sound(event.path)
             record.writes, record.creates = event.writes, event.creates
             record.address, record.port = _sound(event.address), event.port
             record.protocol = event.protocol

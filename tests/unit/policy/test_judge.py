@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sentry.policy.places import path_of_file
+from sentry.errors import ENAMETOOLONG
+from sentry.policy.places import MAX_PATH, path_of_file
 from tests.unit.policy.conftest import TCP, UDP, UNIX, Ruled, inet, opens
 from tests.world import Program
 
@@ -652,6 +653,28 @@ def test_a_path_without_an_end_costs_no_more_than_its_length(world: Ruled) -> No
     assert opens(program, b"c", os.O_CREAT) == 0
     assert time.thread_time_ns() - began < 50_000_000
     assert opens(program, b"b", os.O_CREAT) == -13
+
+
+def test_what_has_too_long_a_path_is_denied(world: Ruled) -> None:
+    program = world.program()
+    world.rule("""
+        @on.open
+        def all(event):
+            return ALLOW
+
+        @on("unlink", path="/tmp/x")
+        def one(event):
+            return DENY
+    """)
+    for _ in range(MAX_PATH // 256 + 1):
+        program.ok("mkdir", b"d" * 255, 0o755)
+        program.ok("chdir", b"d" * 255)
+    for name in (b"c", b"c" * 100):
+        assert opens(program, name, os.O_CREAT) == -ENAMETOOLONG.number
+        assert program.call("unlink", name) == -ENAMETOOLONG.number
+    program.ok("chdir", b"..")
+    assert opens(program, b"c" * 100, os.O_CREAT) == 0
+    program.ok("unlink", b"c" * 100)
 
 
 def test_who_is_killed_is_hashed_no_more(world: Ruled) -> None:

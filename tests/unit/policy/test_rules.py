@@ -99,6 +99,23 @@ def test_all_but_some() -> None:
     assert on.rules[0].numbers == NUMBERS.keys() - {0, 1}
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        ("/" + "*-" * 20 + "x", False),
+        ("/" + "*-" * 20 + "*", True),
+        ("/*-*-*/*-*-*/*-*-*/*-*-*/*x", False),
+        ("/**/*-*-*-*-*-*x*/**/*-*-*-*-*-*x*/**", False),
+        ("**" + "*-" * 20 + "/x", False),
+        ("*?-?*-?*??-*-??*-*?-*-*?x", False),
+    ],
+)
+def test_wildcards_in_a_name_cost_no_more_than_its_length(pattern: str, matches: bool) -> None:
+    path = ("/" + "-" * 255) * (1 if matches else 12)
+    assert (glob(pattern).fullmatch(path) is not None) is matches
+
+
 def _plain(pattern: str) -> re.Pattern[str]:
     """What it means, without a thought of what it costs."""
     words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
