@@ -23,6 +23,8 @@ from sentry.loader.elf import Program, Segment, page_align, page_start
 from sentry.mm.errors import NeedsFault
 from sentry.mm.mapping import mmap
 from sentry.platform.constants import PAGE_MASK, PAGE_SIZE, TASK_SIZE
+from sentry.wait.fiber import Mode
+from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
     from sentry.mm.manager import MemoryManager
@@ -82,8 +84,10 @@ def place(mm: MemoryManager, program: Program, base: int | None) -> int:
 async def map_program(mm: MemoryManager, file: Any, program: Program, bias: int) -> Loaded:
     """Map all segments at `bias`. Raises what mmap raises; EINVAL, EFAULT."""
     starts_code, ends_code, starts_data, ends_data, ends = [], [0], [], [0], [0]
+    pace = Pace()
     for segment in program.segments:
         await _map_segment(mm, file, segment, bias)
+        await pace.rest(Mode.UNINTERRUPTIBLE)
         start, end = bias + segment.vaddr, bias + segment.vaddr + segment.filesz
         starts_code.append(start)
         if segment.prot & PROT_EXEC:

@@ -29,6 +29,7 @@ from sentry.abi.mman import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from sentry.abi.mount import MS_NOSUID
 from sentry.auth.credentials import ALL_CAPS
 from sentry.errors import E2BIG, EINVAL, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
+from sentry.loader.elf import MAX_HEADERS
 from sentry.mm.mapping import mmap
 from sentry.mm.report import name_of
 from sentry.wait.fiber import Killed
@@ -250,6 +251,32 @@ def test_failure_there_of_whom_nobody_knows_yet_is_the_callers(world: Any, load:
 def test_arguments_beyond_the_limit_are_e2big(world: Any, load: Load) -> None:
     with pytest.raises(E2BIG):
         load(DYNAMIC, [b"x" * 131072])
+
+
+def test_others_run_while_many_segments_are_mapped(
+    world: Any, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 0x1000
+    entries = [segment(CODE, 0, size, size)]
+    for number in range(1, MAX_HEADERS // PHDR.size):
+        at = CODE + 3 * number * size
+        entries.append(segment(at, 0, size - 1, 2 * size, PF_R | PF_W))
+    rests = 0
+
+    def run(coro: Any) -> Any:
+        nonlocal rests
+        while True:
+            try:
+                coro.send(None)
+            except StopIteration as end:
+                return end.value
+            rests += 1
+
+    monkeypatch.setattr(world, "run", run)
+    data = program(body=b"", phnum=len(entries))[:64] + b"".join(entries)
+    image = load(world.write("many", data))
+    assert rests > 3
+    assert image.mm.read(CODE + 3 * size, 2 * size) == data[: size - 1] + bytes(size + 1)
 
 
 def test_set_user_id_gives_the_owner_and_says_so(world: Any, load: Load) -> None:
