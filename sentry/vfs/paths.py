@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.limits import PATH_MAX
+from sentry.errors import ENAMETOOLONG
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -41,12 +42,13 @@ def _climb(
     return names, True
 
 
-def path_of(location: Location, root: Location) -> bytes:
-    """The absolute path as seen from `root`; the label of a file without a name."""
+def path_of(location: Location, root: Location, most: int | None = None) -> bytes:
+    """The absolute path as seen from `root`; the label of a file without a name. `most`: of a path
+    with more bytes of names there is just more than that."""
     dentry = location.dentry
     if dentry.parent is None and dentry is not location.mount.root:
         return dentry.name
-    names, _ = _climb(location, root)
+    names, _ = _climb(location, root, most)
     return b"/" + b"/".join(reversed(names))
 
 
@@ -58,10 +60,21 @@ def path_of_cwd(cwd: Location, root: Location) -> bytes:
     return path if reached else b"(unreachable)" + path
 
 
-def shown_path(location: Location, root: Location) -> bytes:
+def shown_path(location: Location, root: Location, most: int | None = None) -> bytes:
     """As /proc shows it: a removed file is marked."""
-    path = path_of(location, root)
+    path = path_of(location, root, most)
     return path + b" (deleted)" if location.dentry.unlinked else path
+
+
+def link_text(location: Location, root: Location) -> bytes:
+    """The same as a link says it, d_path() in a page: directories may be as deep as a program likes.
+
+    Raises: ENAMETOOLONG.
+    """
+    path = shown_path(location, root, PATH_MAX)
+    if len(path) >= PATH_MAX:
+        raise ENAMETOOLONG("d_path()")
+    return path
 
 
 def is_reachable(location: Location, root: Location) -> bool:

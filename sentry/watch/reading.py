@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.resource import RLIMIT
 from sentry.abi.time import ITIMERSPEC
-from sentry.errors import Errno
+from sentry.errors import ENAMETOOLONG, Errno
 from sentry.net.inet.address import MAPPED
 from sentry.syscalls.show import peek, peek_string
 from sentry.vfs.mount import top
-from sentry.vfs.paths import shown_path
+from sentry.vfs.paths import link_text
 from sentry.watch.messages import ItimerSpec, Rlimit, Timespec
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ MAX_ADDRESS: Final = 128
 """struct sockaddr_storage."""
 MAX_NUMBER: Final = (1 << 64) - 1
 NO_FILE: Final = "[err: FD not found]"
+TOO_LONG: Final = "[err: path too long]"
 
 
 def text(data: bytes | None) -> str:
@@ -112,7 +113,10 @@ def address_text(ip: bytes) -> str:
 def place(task: Task, location: Location) -> str:
     """The path of a place in the container's own root, wherever the program's is."""
     mounts = task.ns.mounts.mounts.root
-    return text(shown_path(location, top(mounts.location)))
+    try:
+        return text(link_text(location, top(mounts.location)))
+    except ENAMETOOLONG:
+        return TOO_LONG
 
 
 def cwd(task: Task) -> str:

@@ -128,6 +128,33 @@ static void links_of_the_process(void)
     CHECK(fd == -1);
 }
 
+/* d_path() has a page for it, and a program goes down as far as it likes. */
+static void links_to_what_lies_deep(void)
+{
+    enum { LENGTH = 200, DEPTH = 24 };
+    char name[LENGTH + 1], at[4096], link[64];
+    memset(name, 'd', LENGTH);
+    name[LENGTH] = 0;
+    int top = open(".", O_RDONLY), depth = 0;
+    for (; depth < DEPTH; depth++) {
+        if (syscall(SYS_getcwd, at, sizeof at) < 0)
+            break;
+        CHECK(link_is("/proc/self/cwd", at));
+        CHECK(mkdir(name, 0700) == 0 && chdir(name) == 0);
+    }
+    CHECK_ERR(syscall(SYS_getcwd, at, sizeof at), ENAMETOOLONG);
+    CHECK_ERR(readlink("/proc/self/cwd", at, sizeof at), ENAMETOOLONG);
+    int file = open("file", O_CREAT | O_RDWR, 0600);
+    CHECK(file >= 0);
+    sprintf(link, "/proc/self/fd/%d", file);
+    CHECK_ERR(readlink(link, at, sizeof at), ENAMETOOLONG);
+    int again = open(link, O_RDONLY);
+    CHECK(again >= 0 && close(again) == 0 && close(file) == 0 && unlink("file") == 0);
+    while (depth--)
+        CHECK(chdir("..") == 0 && rmdir(name) == 0);
+    CHECK(fchdir(top) == 0 && close(top) == 0);
+}
+
 static void running_program_cannot_be_written(void)
 {
     int from = open("/proc/self/exe", O_RDONLY), to = open("busy", O_CREAT | O_WRONLY, 0700), n;
@@ -499,6 +526,7 @@ int main(int argc, char **argv)
     status_and_stat();
     names_and_arguments(argv);
     links_of_the_process();
+    links_to_what_lies_deep();
     running_program_cannot_be_written();
     descriptors();
     memory();

@@ -12,7 +12,7 @@ from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.pseudo.files import Pieces
 from sentry.fs.pseudo.nodes import Directory, MagicNode, Node, TextNode
 from sentry.vfs.interface import ABSENT, Absent, Inode
-from sentry.vfs.paths import shown_path
+from sentry.vfs.paths import link_text
 
 if TYPE_CHECKING:
     from sentry.fs.proc.registry import Subject
@@ -87,7 +87,7 @@ class FdLink(MagicNode):
             return open_file(subject, fd).location
 
         def text(caller: Any) -> bytes:
-            return shown_path(target(caller), caller.fs.root)
+            return link_text(target(caller), caller.fs.root)
 
         super().__init__(fs, text, target, 0o700, owner_of(subject))
         self._subject = subject

@@ -17,7 +17,7 @@ from sentry.fs.proc.owner import check_read, may_read, owner_of
 from sentry.fs.pseudo.nodes import Directory, GeneratedDirectoryFile, MagicNode, Node
 from sentry.vfs.dirents import FIRST, Dirents, DirentSink
 from sentry.vfs.interface import Absent, Inode
-from sentry.vfs.paths import shown_path
+from sentry.vfs.paths import link_text
 from sentry.wait.again import begun
 from sentry.wait.steps import Steps, driven
 
@@ -60,7 +60,7 @@ class MapFileLink(MagicNode):
             return place(caller)
 
         def text(caller: Any) -> bytes:
-            return shown_path(place(caller), caller.fs.root)
+            return link_text(place(caller), caller.fs.root)
 
         super().__init__(fs, text, target, 0, owner_of(subject))
         self._subject, self._start, self._end = subject, start, end

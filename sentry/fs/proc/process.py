@@ -18,7 +18,7 @@ from sentry.fs.proc.vlan import VlanDirectory
 from sentry.fs.pseudo.files import Text
 from sentry.fs.pseudo.nodes import Directory, MagicNode, Node, TextNode
 from sentry.vfs.interface import Absent, Inode
-from sentry.vfs.paths import shown_path
+from sentry.vfs.paths import link_text
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
@@ -350,7 +350,7 @@ def magic_link(
         return find(subject)
 
     def text(caller: Any) -> bytes:
-        return shown_path(target(caller), caller.fs.root)
+        return link_text(target(caller), caller.fs.root)
 
     return MagicNode(fs, text, target, 0o777, owner_of(subject))
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from sentry.abi.limits import PATH_MAX
+from sentry.errors import ENAMETOOLONG
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.location import Location
-from sentry.vfs.paths import is_reachable, mount_paths, path_of, path_of_cwd
+from sentry.vfs.paths import is_reachable, link_text, mount_paths, path_of, path_of_cwd
 from sentry.wait.steps import at_once
 from tests.world import World
 
@@ -50,3 +53,5 @@ def test_getcwd_climbs_no_further_than_a_path_may_be_long(world: World) -> None:
     for _ in range(100_000):
         bottom = Dentry(bottom, b"d", root.inode)
     assert len(path_of_cwd(Location(root.mount, bottom), root)) == PATH_MAX + 2
+    with pytest.raises(ENAMETOOLONG):
+        link_text(Location(root.mount, bottom), root)

@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from sentry.abi.limits import PATH_MAX
 from sentry.watch import reading
 from sentry.watch.encoder import encoder
 from sentry.watch.messages import ContextData, ExecveInfo
@@ -73,6 +74,18 @@ def test_a_file_without_a_name_has_its_label(world: Watched) -> None:
     program.ok("pipe2", pair, 0)
     fd = int.from_bytes(program.read(pair, 4), "little")
     assert reading.fd_path(program.task, fd).startswith("pipe:[")
+
+
+def test_what_lies_deep_has_no_path(world: Watched) -> None:
+    program = world.program()
+    for _ in range(PATH_MAX // 200):
+        program.ok("mkdir", b"d" * 199, 0o755)
+        program.ok("chdir", b"d" * 199)
+    assert reading.cwd(program.task) == reading.place(program.task, program.task.fs.cwd)
+    assert reading.cwd(program.task).endswith("/" + "d" * 199)
+    program.ok("mkdir", b"d" * 199, 0o755)
+    program.ok("chdir", b"d" * 199)
+    assert reading.cwd(program.task) == reading.TOO_LONG
 
 
 def test_a_program_cannot_hide_behind_long_arguments() -> None:
