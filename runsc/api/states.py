@@ -12,7 +12,7 @@ from runsc.api import policies
 from runsc.api.errors import SandboxError, SandboxNotFound
 from runsc.api.order import ANNOTATION, ORDER, Now, Order
 from runsc.containers import state as state_file
-from runsc.containers.names import check_id, default_root
+from runsc.containers.names import check_id, check_root, default_root
 from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
 from runsc.launch.policy import LEARN
@@ -32,6 +32,7 @@ def root_of(state: PathLike | None) -> str:
 def load(root: str, sandbox_id: str) -> State:
     """Raises: SandboxNotFound, SandboxError."""
     try:
+        check_root(root)
         with open(os.path.join(root, check_id(sandbox_id), "state.json"), "rb") as file:
             return state_file.decode(file.read())
     except (FileNotFoundError, NotADirectoryError):
@@ -41,12 +42,18 @@ def load(root: str, sandbox_id: str) -> State:
 
 
 def made_so(root: str) -> list[State]:
-    """Those that the Python API has made, and that have not stopped; by their names."""
+    """Those that the Python API has made, and that have not stopped; by their names.
+
+    Raises: SandboxError.
+    """
     found = []
     try:
+        check_root(root)
         names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     except FileNotFoundError:
         return []
+    except RuntimeFailure as error:
+        raise SandboxError(str(error)) from None
     for name in names:
         try:
             state = load(root, name)

@@ -15,7 +15,7 @@ import os
 import time
 
 from runsc.containers import state as state_file
-from runsc.containers.names import check_id
+from runsc.containers.names import check_id, check_root
 from runsc.containers.state import State
 from runsc.errors import FULL, Busy, NoContainer, RuntimeFailure, why
 
@@ -86,18 +86,7 @@ class Store:
         except OSError as error:
             reason = os.strerror(errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or 0)
             raise RuntimeFailure(f"state directory (--root) {root}: {reason.lower()}") from None
-        info = os.stat(root)
-        if info.st_uid not in (os.geteuid(), 0):
-            raise RuntimeFailure(
-                f"state directory (--root) {root} belongs to another user",
-                hint="name one of your own with --root",
-            )
-        if info.st_mode & 0o022:
-            raise RuntimeFailure(
-                f"state directory (--root) {root}: others may write to it",
-                hint="what is noted there is believed: take their right (`chmod go-w`), or name"
-                " another folder",
-            )
+        check_root(self.root)
 
     def path(self, container_id: str, name: str = "") -> str:
         """A file in the directory of a container."""

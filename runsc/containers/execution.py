@@ -19,7 +19,7 @@ from time import monotonic
 
 from runsc.containers import asking, execspec
 from runsc.containers.execspec import Wishes
-from runsc.containers.names import check_id
+from runsc.containers.names import check_id, check_root
 from runsc.errors import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -217,6 +217,7 @@ def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
     if not wishes.detach:  # the program may be heard before we are ready to forward
         hold_signals()
     try:
+        check_root(os.path.abspath(root))
         process = start(path, request, fds)
     except Stopped:
         raise RuntimeFailure(f'{STOPPED}: "{wishes.container_id}"') from None

@@ -21,6 +21,26 @@ def default_root() -> str:
     return os.path.join(runtime, "runsc") if runtime else f"/tmp/runsc-{os.geteuid()}"
 
 
+def check_root(root: str) -> None:
+    """What is noted in a folder of states is believed, and who listens there gets descriptors: it,
+    and a link that leads to it, are this user's or root's, and nobody else writes to it.
+
+    Raises: RuntimeFailure; OSError where there is none.
+    """
+    link, folder = os.lstat(root), os.stat(root)
+    if not {link.st_uid, folder.st_uid} <= {os.geteuid(), 0}:
+        raise RuntimeFailure(
+            f"state directory (--root) {root} belongs to another user",
+            hint="name one of your own with --root",
+        )
+    if folder.st_mode & 0o022:
+        raise RuntimeFailure(
+            f"state directory (--root) {root}: others may write to it",
+            hint="what is noted there is believed: take their right (`chmod go-w`), or name"
+            " another folder",
+        )
+
+
 def cache_folder() -> str:
     """What outlives a restart of the machine, and can be made again: below XDG_CACHE_HOME; without
     one below /var/cache for root, and ~/.cache for others."""

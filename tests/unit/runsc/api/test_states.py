@@ -43,6 +43,16 @@ def test_those_that_were_made_so_and_run_are_found(tmp_path: Path) -> None:
     assert states.root_of("/a/../b") == "/b"
 
 
+def test_what_is_noted_where_others_write_is_not_believed(tmp_path: Path) -> None:
+    note(tmp_path, "a", annotations={ANNOTATION: "detached"})
+    tmp_path.chmod(0o777)
+
+    with pytest.raises(SandboxError, match="others may write to it"):
+        states.made_so(str(tmp_path))
+    with pytest.raises(SandboxError, match="others may write to it"):
+        states.load(str(tmp_path), "a")
+
+
 def test_what_is_not_there_or_broken_says_so(tmp_path: Path) -> None:
     with pytest.raises(SandboxNotFound, match='no sandbox "x"'):
         states.load(str(tmp_path), "x")

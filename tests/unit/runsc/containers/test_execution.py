@@ -104,6 +104,21 @@ def test_container_that_is_being_created_is_not_asked(tmp_path: Path, is_there: 
     assert (str(why.value), why.value.code) == (words, execution.FAILED)
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives something to others")
+def test_who_listens_in_a_folder_of_others_gets_no_descriptors(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    with listen(str(tmp_path / "c" / "control.sock")) as listener:
+        listener.setblocking(False)
+        os.chown(tmp_path, 1000, 1000)
+
+        with pytest.raises(RuntimeFailure, match="belongs to another user"):
+            execution.run(str(tmp_path), Wishes("c", ("true",)), print)
+
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
 def test_process_whose_sandbox_has_ended_with_it_at_once_was_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
