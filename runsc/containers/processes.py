@@ -49,8 +49,18 @@ def word_for(
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """Written elsewhere and renamed: a reader finds the whole number or no file."""
+    """Written elsewhere and renamed: a reader finds the whole number or no file. What has the name
+    of that other place is not written to: in /tmp it may be anybody's link. Raises: OSError."""
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
-    with open(temporary, "w", encoding="ascii") as file:
-        file.write(str(pid))
-    os.rename(temporary, path)
+    try:  # noqa: SIM105  contextlib costs more
+        os.unlink(temporary)  # of a command that was killed
+    except FileNotFoundError:
+        pass
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(str(pid))
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

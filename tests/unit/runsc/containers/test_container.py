@@ -14,7 +14,7 @@ from runsc.containers import lifecycle, start_hooks
 from runsc.containers.container import Store
 from runsc.containers.listener import listen
 from runsc.containers.names import check_id
-from runsc.containers.processes import start_time
+from runsc.containers.processes import start_time, write_pid_file
 from runsc.containers.state import State, status
 from runsc.errors import Busy, NotRunning, RuntimeFailure
 
@@ -116,6 +116,23 @@ def test_two_who_destroy_a_container_run_its_hooks_once(tmp_path: Path) -> None:
     lifecycle.destroy(store, state, pytest.fail)
 
     assert (tmp_path / "log").read_text() == "\n"
+
+
+def test_pid_file_is_written_through_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "victim").write_text("untouched")
+    (tmp_path / ".pid").symlink_to("victim")
+
+    write_pid_file(str(tmp_path / "pid"), 7)
+
+    assert (tmp_path / "pid").read_text() == "7"
+    assert (tmp_path / "victim").read_text() == "untouched"
+    (tmp_path / ".pid").symlink_to("victim")
+    monkeypatch.setattr(os, "unlink", lambda _: None)  # as in /tmp, where it stays
+    with pytest.raises(FileExistsError):
+        write_pid_file(str(tmp_path / "pid"), 8)
+    assert (tmp_path / "victim").read_text() == "untouched"
 
 
 def test_status_believes_only_processes_that_are_the_same() -> None:
