@@ -75,7 +75,7 @@ def _names(dentry: Dentry) -> tuple[bytes, list[bytes]]:
     Raises: ENAMETOOLONG.
     """
     names = []
-    for _ in range(MAX_PATH // 2):
+    for _ in range(MAX_PATH // 2 + 1):  # of so many names the path is too long
         if (above := dentry.parent) is None:
             break
         names.append(dentry.name)

@@ -11,6 +11,7 @@ import pytest
 
 from sentry.errors import ENAMETOOLONG
 from sentry.policy.places import MAX_PATH, path_of_file
+from sentry.vfs.dentry import Dentry
 from tests.unit.policy.conftest import TCP, UDP, UNIX, Ruled, inet, opens
 from tests.world import Program
 
@@ -675,6 +676,18 @@ def test_what_has_too_long_a_path_is_denied(world: Ruled) -> None:
     program.ok("chdir", b"..")
     assert opens(program, b"c" * 100, os.O_CREAT) == 0
     program.ok("unlink", b"c" * 100)
+
+
+def test_a_path_is_whole_or_there_is_none(world: Ruled) -> None:
+    task, root = world.program().task, world.mounts.root.location
+    bottom = root.dentry
+    for _ in range(MAX_PATH // 2):
+        bottom = Dentry(bottom, b"d", root.inode)
+    assert path_of_file(task, root.mount, bottom) == "/d" * (MAX_PATH // 2)
+    for _ in range(3):
+        bottom = Dentry(bottom, b"d", root.inode)
+        with pytest.raises(ENAMETOOLONG):
+            path_of_file(task, root.mount, bottom)
 
 
 def test_who_is_killed_is_hashed_no_more(world: Ruled) -> None:
