@@ -30,20 +30,30 @@ class Watch:
         self._ask()
 
     def _ask(self) -> None:
-        folder = os.open(os.path.dirname(self._path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.setblocking(False)
-            sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(self._path)}")
-            sock.sendall(encode(Request("oom", oom_kills=self.known)))
-        except OSError:  # it is ending
-            sock.close()
+            sock = self._asked()
+        except OSError:  # it is ending, or has been deleted; or no descriptor is left
             return
-        finally:
-            os.close(folder)
         self._sock = sock
         self._lines = LineBuffer()
         self._loop.watch(sock.fileno(), READ, self._ready)
+
+    def _asked(self) -> socket.socket:
+        """A connection with the question. Raises: OSError."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        folder = -1
+        try:
+            folder = os.open(os.path.dirname(self._path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            sock.setblocking(False)
+            sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(self._path)}")
+            sock.sendall(encode(Request("oom", oom_kills=self.known)))
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            if folder >= 0:
+                os.close(folder)
+        return sock
 
     def _ready(self, _: int) -> None:
         if self._sock is None:

@@ -84,3 +84,17 @@ def test_after_the_end_nobody_is_asked(sandbox: Sandbox, monkeypatch: pytest.Mon
     sandbox.loop._stopped = False
     sandbox.loop.run()
     assert sandbox.is_asked() is None
+
+
+def test_sandbox_that_has_been_deleted_meanwhile_is_not_asked(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(oom, "APART_S", 0.01)
+    sandbox.is_asked()
+    tmp_path.rename(tmp_path.with_name("gone"))
+    sandbox.say(1)
+    sandbox.loop.after(0.03, sandbox.loop.stop)
+    sandbox.loop._stopped = False
+    sandbox.loop.run()
+    tmp_path.with_name("gone").rename(tmp_path)
+    assert (sandbox.told, sandbox.is_asked()) == (1, None)
