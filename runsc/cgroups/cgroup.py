@@ -30,6 +30,11 @@ PATIENCE_S = 2.0
 """How long a cgroup whose processes were killed may take to become empty, or frozen."""
 
 
+class Vanished(RuntimeFailure):
+    """A directory above has gone since it was decided where the cgroup lies: the last container in
+    it has ended, which had made it."""
+
+
 def for_container(
     cgroups_path: str,
     container_id: str,
@@ -95,7 +100,8 @@ class Cgroup:
     def create(self) -> None:
         """Make the directories. Hierarchies that we may not write in are left out.
 
-        Raises: RuntimeFailure when something else is wrong; nothing is left behind then.
+        Raises: RuntimeFailure when something else is wrong, `Vanished` among that; nothing is left
+        behind then.
         """
         usable: dict[str, str] = {}
         try:
@@ -113,11 +119,18 @@ class Cgroup:
         except OSError as error:
             self.delete()
             reason = (error.strerror or str(error)).lower()
-            raise RuntimeFailure(
+            kind = Vanished if error.errno == errno.ENOENT else RuntimeFailure
+            raise kind(
                 f"unable to apply cgroup configuration: {error.filename}: {reason}"
             ) from None
         controllers = {c: name for c, name in self.record.controllers.items() if name in usable}
         self.record = self.record.changed(directories=usable, controllers=controllers)
+
+    def look_again(self) -> None:
+        """Which directories have to be made now: `record` changes."""
+        places = self.record.directories.values()
+        made = [step for directory in places for step in _missing("/", directory)]
+        self.record = self.record.changed(made=tuple(made))
 
     def release(self) -> None:
         """The sandbox's processes have joined, or never will."""

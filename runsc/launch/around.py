@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from runsc.options import Globals
 
 
+CGROUP_TRIES = 8
+"""The one above may go each time: others end in the same moment."""
+
+
 def plan_cgroup(flags: Globals, container: Container, container_id: str) -> Cgroup | None:
     """Where it will be; nothing is touched."""
     if flags.ignore_cgroups or (not container.cgroups_path and container.resources is None):
@@ -36,12 +40,20 @@ def make_cgroup(
     flags: Globals, store: Store, state: State, resources: Resources | None, cgroup: Cgroup
 ) -> None:
     """The state names it before it is there, so that a crash leaves nothing unknown."""
-    from runsc.cgroups.guest import on_host  # noqa: PLC0415  few containers have a cgroup
+    from runsc.cgroups.cgroup import Vanished  # noqa: PLC0415  few containers have a cgroup
+    from runsc.cgroups.guest import on_host  # noqa: PLC0415
     from runsc.oci.resources import Resources  # noqa: PLC0415
 
-    state.cgroups = cgroup.record
-    store.save(state)
-    cgroup.create()
+    for left in reversed(range(CGROUP_TRIES)):
+        state.cgroups = cgroup.record
+        store.save(state)
+        try:
+            cgroup.create()
+            break
+        except Vanished:
+            if not left or cgroup.record.unit:  # what systemd has made is its own
+                raise
+            cgroup.look_again()
     state.cgroups = cgroup.record
     cgroup.apply(on_host(resources or Resources()), flags.log.warning)
 

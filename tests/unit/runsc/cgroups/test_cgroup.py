@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from runsc.cgroups import cgroup
+from runsc.cgroups import Record, cgroup
 from runsc.cgroups.cgroup import Cgroup
 from runsc.containers import state
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure, SpecError
+from runsc.launch import around
 from runsc.oci.resources import Resources, decode
 from tests.unit.runsc.cgroups.machines import V1_FILES, Machine
 
@@ -77,6 +81,46 @@ def test_delete_keeps_a_parent_that_others_use(hybrid: Machine) -> None:
     assert (hybrid.mount("cpu") / "pod" / "c2").is_dir()
     second.delete()
     assert (hybrid.mount("cpu") / "pod").is_dir()  # made by the first: not the second's to remove
+
+
+def _noted(planned: Cgroup) -> list[Record]:
+    """It is made as for a container; what its state has said, one after the other."""
+    saved: list[Record] = []
+    store: Any = SimpleNamespace(save=lambda noted: saved.append(noted.cgroups))
+    flags: Any = SimpleNamespace(log=SimpleNamespace(warning=_no_warning))
+    around.make_cgroup(flags, store, State("1", "c", "/b"), None, planned)
+    return saved
+
+
+def test_parent_that_others_have_removed_meanwhile_is_noted_and_made(hybrid: Machine) -> None:
+    first = _made(hybrid, "/pod/c1")
+    second = cgroup.at("/pod/c2", "c2", hybrid.hierarchies())
+    first.delete()
+
+    saved = _noted(second)
+
+    assert (hybrid.mount("cpu") / "pod" / "c2").is_dir()
+    above = str(hybrid.mount("cpu") / "pod")
+    assert [above in record.made for record in saved] == [False, True]
+    Cgroup(saved[-1]).delete()
+    assert not (hybrid.mount("cpu") / "pod").exists()
+
+
+def test_parent_that_goes_each_time_is_an_error(
+    hybrid: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = cgroup.at("/pod/c2", "c2", hybrid.hierarchies())
+    make = os.mkdir
+
+    def mkdir(path: str | Path, mode: int = 0o777) -> None:
+        if os.path.basename(path) == "c2":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        make(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(RuntimeFailure, match="unable to apply cgroup configuration"):
+        _noted(planned)
+    assert not (hybrid.mount("cpu") / "pod").exists()
 
 
 def test_delete_of_what_was_planned_and_never_made_is_no_error(hybrid: Machine) -> None:
