@@ -67,9 +67,8 @@ def shown_path(location: Location, root: Location, most: int | None = None) -> b
 
 
 def link_text(location: Location, root: Location) -> bytes:
-    """The same as a link says it, d_path() in a page: directories may be as deep as a program likes.
-
-    Raises: ENAMETOOLONG.
+    """The same as a link says it: d_path() in a page, for directories may lie as deep as a program
+    likes. Raises: ENAMETOOLONG.
     """
     path = shown_path(location, root, PATH_MAX)
     if len(path) >= PATH_MAX:

@@ -158,9 +158,7 @@ def test_a_file_gets_everything(loop: SteppedLoop, tmp_path: Path) -> None:
     assert path.read_bytes() == b"".join(b"%d\n" % number for number in range(5000))
 
 
-def test_a_full_disk_ends_a_file_in_the_middle_of_a_line(
-    loop: SteppedLoop, tmp_path: Path
-) -> None:
+def test_a_full_disk_ends_a_file_in_the_middle_of_a_line(loop: SteppedLoop, tmp_path: Path) -> None:
     path = tmp_path / "log"
     outbox = Outbox(os.open(path, os.O_WRONLY | os.O_CREAT), loop)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
