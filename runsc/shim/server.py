@@ -19,6 +19,7 @@ from runsc.shim.ttrpc import Code, Frame, Refused
 from sentry.protobuf import Message, decode
 
 CHUNK = 1 << 16
+AGAIN_S = 0.5
 UNREAD = 64 << 20
 """Bytes of answers that a client may leave unread; then its connection is closed."""
 
@@ -51,7 +52,10 @@ class Server:
         self._connections: set[Connection] = set()
         self._on_answered: Callable[[], None] | None = None
         listener.setblocking(False)
-        loop.watch(listener.fileno(), READ, self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        self.loop.watch(self._listener.fileno(), READ, self._accept)
 
     def when_answered(self, callback: Callable[[], None]) -> None:
         """Call this once no client waits for an answer, be it to a question asked from now on."""
@@ -67,7 +71,11 @@ class Server:
     def _accept(self, _: int) -> None:
         try:
             sock, _address = self._listener.accept()
-        except OSError:  # it is gone, or there are too many
+        except (BlockingIOError, ConnectionError):  # it is gone
+            return
+        except OSError:  # no descriptor is left: who looks again at once does nothing else
+            self.loop.forget(self._listener.fileno())
+            self.loop.after(AGAIN_S, self._listen)
             return
         self._connections.add(Connection(self, sock))
 

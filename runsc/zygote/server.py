@@ -27,6 +27,7 @@ from runsc.zygote.files import Files, importable, stamp, stamps
 from sentry.abi import prctl
 
 IDLE_S = 300
+AGAIN_S = 0.5
 DAY_S = 86_400.0
 BACKLOG = 64
 LISTEN_FD = 3
@@ -128,7 +129,10 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None
             continue
         try:
             conn, _ = listener.accept()
-        except OSError:  # who asked is gone
+        except (BlockingIOError, ConnectionError):  # who asked is gone
+            continue
+        except OSError:  # no descriptor is left: who looks again at once does nothing else
+            time.sleep(AGAIN_S)
             continue
         if files.have_changed():
             conn.close()  # who asks goes on alone, and the next one is answered by another

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from runsc.errors import NoContainer, NotRunning, RuntimeFailure
 from runsc.shim import messages as m
+from runsc.shim import server as tested
 from runsc.shim import ttrpc
 from runsc.shim.loop import Loop, Promise
 from runsc.shim.server import Method, Server, refusal
@@ -98,6 +101,35 @@ def client(tmp_path: Path) -> Iterator[Client]:
 
 def code(response: m.Response) -> int:
     return response.status.code if response.status is not None else 0
+
+
+def test_without_a_descriptor_it_looks_again_later(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tested, "AGAIN_S", 0.03)
+    tries = 0
+
+    class Full:
+        """A listener for whose clients there is none left."""
+
+        def fileno(self) -> int:
+            return client.listener.fileno()
+
+        def accept(self) -> None:
+            nonlocal tries
+            tries += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(client.server, "_listener", Full())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as another:
+        another.connect(client.listener.getsockname())
+        client.turn()
+        assert tries == 1
+        monkeypatch.setattr(client.server, "_listener", client.listener)
+        client.loop.after(0.1, client.loop.stop)
+        client.loop._stopped = False
+        client.loop.run()
+        assert len(client.server._connections) == 2
 
 
 def test_a_request_is_answered(client: Client) -> None:

@@ -144,6 +144,32 @@ def _asked_once(program: str, path: Path) -> None:
         assert zygote.stdout.read() == "ended\n"
 
 
+WITHOUT_DESCRIPTORS = """
+import errno, os, signal, socket, sys, time
+from runsc.zygote import files, place, server
+
+class Full(socket.socket):
+    def accept(self):
+        raise OSError(errno.ENFILE, "no descriptor is left")
+
+def sleep(seconds):
+    slept.append(seconds)
+    if len(slept) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+place.socket_path = lambda: sys.argv[1]
+slept, time.sleep = [], sleep
+with server.listening() as sock:
+    full = Full(fileno=os.dup(sock.fileno()))
+    server.serve(full, 60, server.Prepared(lambda *_: 0, files.Files({})))
+print("ended" if slept == [server.AGAIN_S] * 3 else slept)
+"""
+
+
+def test_without_a_descriptor_it_looks_again_later(path: Path) -> None:
+    _asked_once(WITHOUT_DESCRIPTORS, path)
+
+
 def test_told_to_end_while_it_forks_it_ends(path: Path) -> None:
     _asked_once(TOLD_WHILE_IT_FORKS, path)
     assert not path.exists()
