@@ -100,13 +100,12 @@ class TaskService:
         init.busy = True
         task = self.tasks.by_id[request.id] = Task(request.id, request.bundle, settings, init)
         try:
-            outcome = await self._create(task, request)
+            self._take(init, await self._create(task, request))
         except BaseException as error:
-            if isinstance(error, Lost):
+            if isinstance(error, Lost) or not isinstance(error, Refused):
                 await self._forget(task)
             del self.tasks.by_id[request.id]
             raise
-        self._take(init, outcome)
         init.status = TaskStatus.CREATED
         io = m.TaskIO(request.stdin, request.stdout, request.stderr, request.terminal)
         self._publisher.publish(
@@ -133,8 +132,8 @@ class TaskService:
         return await self._work(jobs.create, job)
 
     async def _forget(self, task: Task) -> None:
-        """What a worker has left that was killed while it made it: containerd knows of no container
-        that it would delete."""
+        """What a worker has left that was killed while it made it, or has made when the shim could
+        not take its streams: containerd knows of no container that it would delete."""
         from runsc.shim import jobs  # noqa: PLC0415
 
         with suppress(Refused):
