@@ -177,9 +177,12 @@ class Layer:
         Raises: Errno, Killed, Given, Changed, NotNow: the call has to be made again when somebody
         outside has answered.
         """
+        program: str | None = None
         for rule in rules:
-            if rule.program is not None and rule.program.fullmatch(event.program) is None:
-                continue
+            if rule.program is not None:
+                program = event.program if program is None else program
+                if rule.program.fullmatch(program) is None:
+                    continue
             if not rule.waits:
                 verdict = self._engine.ask(rule, event)
             else:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sentry.abi.limits import PATH_MAX
 from sentry.errors import ENAMETOOLONG
 from sentry.vfs.mount import top
 from sentry.vfs.paths import path_of
 
-MAX_PATH: Final = 8192
-"""Bytes, as with AppArmor: a look takes as long as a path is, and programs make directories as deep
-as they like."""
+MAX_PATH: Final = PATH_MAX
+"""Bytes: a look at each rule takes as long as a path is, and programs make directories as deep as
+they like."""
 OF_KERNEL: Final = {
     "cgroup": b"/sys/fs/cgroup", "cgroup2": b"/sys/fs/cgroup", "devpts": b"/dev/pts",
     "devtmpfs": b"/dev", "fusectl": b"/sys/fs/fuse/connections", "mqueue": b"/dev/mqueue",

@@ -33,6 +33,29 @@ def test_a_call_is_denied_before_anything_has_happened(world: Ruled) -> None:
     assert program.call("mkdir", b"/new", 0o755) == 0
 
 
+def test_program_of_a_call_is_looked_for_once(
+    world: Ruled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.rule("\n".join(f"""
+        @on("mkdir", program="/bin/{number}")
+        def rule_{number}(event):
+            return DENY
+    """ for number in range(20)))
+    looks = 0
+
+    def path_of_file(*given: Any) -> str:
+        nonlocal looks
+        looks += 1
+        return "/bin/19"
+
+    monkeypatch.setattr("sentry.policy.event.path_of_file", path_of_file)
+    program = world.program()
+    program.task.group.exe = program.task.fs.cwd
+    assert program.call("mkdir", b"/new", 0o755) == -1
+    assert looks == 1
+
+
+
 def test_a_result_is_given_without_the_call(world: Ruled) -> None:
     world.rule("""
         @on.call("getpid")
