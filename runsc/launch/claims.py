@@ -48,8 +48,9 @@ _BEHIND: Final = (Kind.BEHIND, Kind.ABOVE_BEHIND)
 def claim(root: str, mounts: Sequence[str]) -> int:
     """Say that this sandbox has these; the descriptor that holds it. `root`: "" where it is not
     written to. Raises: OSError."""
-    # To read alone: by what the Gofer holds nobody can lock out others.
-    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    # To read alone: by what the Gofer holds nobody can lock out others. A FIFO of somebody else's,
+    # in /tmp, is not waited for.
+    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(f"{default_root()}.claims", flags, 0o600)
     try:
         if os.fstat(fd).st_uid != os.geteuid():

@@ -201,3 +201,16 @@ def test_where_owners_have_quotas_nothing_is_written_behind(
             assert container.root.written_behind is not bool(options)
             assert not container.root.is_shared
             assert bool(told) is bool(options)
+
+
+@pytest.mark.root
+@pytest.mark.timeout(20)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives something to others")
+def test_file_of_claims_that_others_have_made_is_neither_believed_nor_waited_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_of, "default_root", lambda: str(root / "state"))
+    os.mkfifo(root / "state.claims")
+    os.chown(root / "state.claims", 1000, 1000)
+    with pytest.raises(PermissionError):
+        claims_of.claim(str(root), [])
