@@ -81,7 +81,7 @@ def test_crowd_hears_of_a_directory_in_pieces(many: str, monkeypatch: pytest.Mon
         world.settle()
         monkeypatch.setattr("sentry.loop.PIECE_NS", -1)
         program.ok("close", program.ok("open", b"/new", O_CREAT | O_WRONLY))
-        assert len(told) == PIECE
+        assert PIECE - 1 <= len(told) <= PIECE  # one of the first may be the one that has ended
         if many == "open files":
             program.ok("close", files[-1])
             count -= 1
