@@ -10,7 +10,8 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.control.answers import Cost, Profile
+from sentry.control.answers import Profile
+from sentry.control.meter import Meter
 from sentry.syscalls.registry import NUMBERS
 
 if TYPE_CHECKING:
@@ -18,26 +19,6 @@ if TYPE_CHECKING:
     from sentry.loop import Exited, Machine
 
 FLUSHES: Final = ("flush_calls", "flushed_frames", "flush_alls")
-
-
-class Meter:
-    """Calls of one kind."""
-
-    __slots__ = ("count", "longest_ns", "total_ns")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total_ns = 0
-        self.longest_ns = 0
-
-    def add(self, ns: int) -> None:
-        """One piece of work."""
-        self.total_ns += ns
-        self.longest_ns = max(self.longest_ns, ns)
-
-    def cost(self) -> Cost:
-        """As the command line gets it."""
-        return Cost(self.count, self.total_ns, self.longest_ns)
 
 
 class TimedCoroutine(Coroutine[Any, Any, Any]):

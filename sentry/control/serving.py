@@ -183,7 +183,7 @@ class Serving:
         raise EBUSY("too many devices are served")
 
     async def _proc(self, session: ServedSession) -> None:
-        from sentry.fs.proc.filesystem import LINKS  # noqa: PLC0415
+        from sentry.fs.proc.contents import LINKS  # noqa: PLC0415
         from sentry.fs.proc.folders import check_new  # noqa: PLC0415
 
         path, texts = self._order.path.removeprefix(b"/proc/"), self._kernel.services.proc_files

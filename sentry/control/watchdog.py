@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry import log
 from sentry.abi.layout import Record
 from sentry.control.answers import Cost
-from sentry.control.profile import Meter
+from sentry.control.meter import Meter
 from sentry.control.standstill import Standstill
 from sentry.kernel.task import Task
 from sentry.platform.interface import ExitKind, Reg

@@ -80,7 +80,7 @@ def kinds() -> dict[type, Save]:
     """By class."""
     from sentry.fs.devpts.files import PtyMaster, PtySlave  # noqa: PLC0415
     from sentry.fs.layers.file import LayeredFile, LayeredListing  # noqa: PLC0415
-    from sentry.fs.proc.filesystem import RootListing  # noqa: PLC0415
+    from sentry.fs.proc.contents import RootListing  # noqa: PLC0415
     from sentry.fs.proc.map_files import MapFilesFile  # noqa: PLC0415
     from sentry.fs.proc.namespaces import NamespaceFile  # noqa: PLC0415
     from sentry.fs.proc.sysctl_links import LinksListing  # noqa: PLC0415

@@ -26,7 +26,7 @@ SOURCE = Path(__file__).with_name("soak.c")
 GROWS = (
     "ram_flush", "ram_pooled", "ram_dirty", "ram_kernel_frames", "ram_tables", "ram_quarant",
     "descriptors_kept", "object sentry.net.inet.time_wait.", "object sentry.net.inet.address.",
-    "object sentry.control.profile.Meter",
+    "object sentry.control.meter.Meter",
 )  # fmt: skip
 """Counts of what happened (a `Meter` for each kind of long step), of what is kept for the next one
 who needs it, within a bound, or of what ends by itself a minute later (TIME_WAIT)."""

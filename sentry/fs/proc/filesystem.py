@@ -1,79 +1,28 @@
-"""`ProcFs`: the root directory of /proc and an instance of the file system."""
+"""`ProcFs`: an instance of the file system, and its root as long as nobody looks into it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
-from itertools import chain
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.stat import PROC_SUPER_MAGIC, S_IFDIR, S_IFLNK, S_IFREG
+from sentry.abi.stat import PROC_SUPER_MAGIC
 from sentry.auth.userns import NO_ID, UserNamespace, kernel_id
 from sentry.errors import EINVAL, ENOENT
-from sentry.fs.proc import forks as _forks
-from sentry.fs.proc import id_maps as _id_maps
-from sentry.fs.proc import kernel_config as _config
-from sentry.fs.proc import mounts as _mounts
-from sentry.fs.proc import net as _net
-from sentry.fs.proc import process_misc as _misc
-from sentry.fs.proc import process_status as _status
-from sentry.fs.proc import system as _system
-from sentry.fs.proc.folders import SysFolder, has_left, maker_of, served_node
-from sentry.fs.proc.owner import may_read
-from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
-from sentry.fs.proc.registry import ROOT, Entry, Subject, View
-from sentry.fs.pseudo.nodes import (
-    Directory,
-    GeneratedDirectoryFile,
-    LinkNode,
-    Node,
-    TextNode,
-    put,
-)
+from sentry.fs.pseudo.nodes import Directory, Node
 from sentry.fs.pseudo.table import TableFs
-from sentry.vfs.dirents import Dirents
 from sentry.vfs.interface import ABSENT, Absent, Inode
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
+    from sentry.fs.proc.contents import Contents
+    from sentry.fs.proc.registry import Subject
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.location import Location
 
-DECLARATIONS: Final = (
-    _config, _forks, _id_maps, _mounts, _net, _misc, _status, _system,
-)  # fmt: skip
-"""Modules that declare files when they are imported."""
 NO_ACCESS, INVISIBLE, NOT_PTRACEABLE = 1, 2, 4
 HIDES: Final = {"off": 0, "noaccess": NO_ACCESS, "invisible": INVISIBLE,
                 "ptraceable": NOT_PTRACEABLE}  # fmt: skip
 """hidepid=, by name; numbers are taken, too."""
-
-
-def group_of(caller: Any) -> Any:
-    """The reader's process. Raises: ENOENT for one that is no task (the start of the sandbox)."""
-    if caller.group is None:
-        raise ENOENT("no process")
-    return caller.group
-
-
-def _self(pids: Any, caller: Any) -> bytes:
-    number = pids.of(group_of(caller).tgid)
-    if not number:
-        raise ENOENT("not in the PID namespace of this mount")
-    return b"%d" % number
-
-
-def _thread_self(pids: Any, caller: Any) -> bytes:
-    return b"%s/task/%d" % (_self(pids, caller), pids.of(caller.tid))
-
-
-LINKS: Final[dict[bytes, Callable[[Any, Any], bytes]]] = {
-    b"self": _self,
-    b"thread-self": _thread_self,
-    b"mounts": lambda *_: b"self/mounts",
-    b"net": lambda *_: b"self/net",
-}
-"""What a link says, by the PID namespace of the mount and the reader."""
 
 
 class ProcFs(TableFs):
@@ -109,6 +58,8 @@ class ProcFs(TableFs):
             self.hides < least or caller.creds.in_group(self.gid)
         ):
             return True
+        from sentry.fs.proc.owner import may_read  # noqa: PLC0415  it has been: of who looks
+
         return may_read(caller, subject)
 
     def set_options(self, user_ns: UserNamespace | None, options: str) -> None:
@@ -135,28 +86,25 @@ class ProcFs(TableFs):
         return shown + ",subset=pid" * self.processes_only
 
 
-class RootListing(GeneratedDirectoryFile):
-    """/proc, open, where not everybody sees all processes."""
-
-    __slots__ = ()
-
-    def _list(self, caller: Caller) -> Dirents:
-        root = self.inode
-        assert isinstance(root, RootDirectory)
-        return Dirents(entry for entry in root.entries() if root.shows(caller, entry.name))
-
-
 class RootDirectory(Directory):
-    """/proc."""
+    """/proc: what is in it is imported when somebody looks into it."""
 
-    __slots__ = ("_links", "_table")
+    __slots__ = ("_contents",)
 
     fs: ProcFs
 
     def __init__(self, fs: ProcFs) -> None:
         super().__init__(fs, 0o555)
-        self._table = {} if fs.processes_only else root_table(fs)
-        self._links = LINKS if not fs.processes_only else dict(list(LINKS.items())[:2])
+        self._contents: Contents | None = None
+
+    @property
+    def contents(self) -> Contents:
+        """What is in it."""
+        if self._contents is None:
+            from sentry.fs.proc.contents import Contents  # noqa: PLC0415  not all programs look
+
+            self._contents = Contents(self.fs)
+        return self._contents
 
     def links(self) -> int:
         """One for each process."""
@@ -164,33 +112,15 @@ class RootDirectory(Directory):
 
     def names(self) -> Iterable[tuple[bytes, int]]:
         """Links, files, then the processes in order."""
-        files = [(name, S_IFREG if name not in _TREES else S_IFDIR) for name in self._table]
-        links = [(name, S_IFLNK) for name in self._links]
-        pids = self.fs.pids
-        numbers = (pids.of(group.tgid) for group in pids.members())
-        if not self.fs.processes_only:
-            served = self.fs.kernel.services.proc_files.names()
-            files += [each for each in served.items() if each[0] not in self._table]
-        return chain(links, files, ((b"%d" % pid, S_IFDIR) for pid in numbers))
+        return self.contents.names()
 
     def stale(self, node: Node) -> bool:
         """A process that is gone, or what nobody serves any more."""
-        if isinstance(node, PidDirectory):
-            return not node.subject.exists
-        return has_left(node)
+        return self.contents.stale(node)
 
     def make(self, name: bytes) -> Node | None:
         """A file, or a process, or a thread that is not the first of its process."""
-        if (text := self._links.get(name)) is not None:
-            say, pids = text, self.fs.pids
-            return LinkNode(self.fs, lambda caller: say(pids, caller))
-        maker = self._table.get(name)
-        if maker is not None:
-            return maker()
-        if not self.fs.processes_only and (served := served_node(self.fs, name)) is not None:
-            return served
-        subject = self._subject(name)
-        return PidDirectory(self.fs, self.fs.kernel, subject) if subject is not None else None
+        return self.contents.make(name)
 
     def lookup_cached(self, name: bytes) -> Inode | Absent | None:  # type: ignore[override]
         """Where processes are hidden it depends on who looks."""
@@ -204,61 +134,16 @@ class RootDirectory(Directory):
 
     def shows(self, caller: Caller, name: bytes) -> bool:
         """It is no process that is hidden from the caller."""
-        subject = self._subject(name)
+        subject = self.contents.subject(name)
         return subject is None or self.fs.permits(caller, subject, INVISIBLE)
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For getdents."""
-        if self.fs.hides >= INVISIBLE:
-            return RootListing(location, flags)
-        return super().open(location, flags, caller)
+        if self.fs.hides < INVISIBLE:
+            return super().open(location, flags, caller)
+        from sentry.fs.proc.contents import RootListing  # noqa: PLC0415  not all programs look
 
-    def _subject(self, name: bytes) -> Subject | None:
-        if not name.isdigit() or name[:1] == b"0" or len(name) > 10:
-            return None
-        pids, number = self.fs.pids, int(name)
-        group = pids.group(number)
-        if group is not None and group.leader is not None:
-            return ProcessSubject(group, pids)
-        task = pids.task(number)
-        return ThreadSubject(task, False, pids) if task is not None else None
-
-
-_TREES: Final = frozenset(
-    [path.split("/", 1)[0].encode() for path in ROOT if "/" in path] + [b"sys", b"fs"]
-)
-
-
-def root_table(fs: ProcFs) -> dict[bytes, Callable[[], Node]]:
-    """What does not belong to a process, by name."""
-    tree = _tree(len(ROOT))
-    return {name.encode(): maker_of(fs, name.encode(), item) for name, item in tree.items()}
-
-
-@lru_cache(1)
-def _tree(_files: int) -> dict[str, Any]:
-    """The same for every file system: dictionaries by name, whose leaves are of `maker_of`. Others
-    may be declared later."""
-    tree: dict[str, Any] = {"fs": {}, "sys": lambda fs: partial(SysFolder, fs)}
-    for path, entry in ROOT.items():
-        put(tree, path, partial(text_maker, entry))
-    return tree
-
-
-def text_maker(entry: Entry, fs: ProcFs) -> Callable[[], Node]:
-    """A file of the whole system."""
-    show, store, kernel = entry.show, entry.store, fs.kernel
-    assert show is not None
-
-    def make() -> Node:
-        return TextNode(
-            fs,
-            entry.mode,
-            lambda caller: show(View(kernel, caller)),
-            (lambda caller, data: store(View(kernel, caller), data)) if store else None,
-        )
-
-    return make
+        return RootListing(location, flags)
 
 
 def check_proc_option(option: str) -> None:

@@ -21,7 +21,8 @@ from sentry.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO
 from sentry.auth.credentials import Credentials
-from sentry.control.profile import Meter, timed
+from sentry.control.meter import Meter
+from sentry.control.profile import timed
 from sentry.mm.errors import NeedsFault
 
 
