@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.control.answers import Profile
+from sentry.control.answers import Cost, Profile
 from sentry.control.meter import Meter
 from sentry.syscalls.registry import NUMBERS
 

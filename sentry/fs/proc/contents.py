@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from collections.abc import Callable, Container, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import ENOENT
-from sentry.fs.proc import forks as _forks
-from sentry.fs.proc import id_maps as _id_maps
-from sentry.fs.proc import kernel_config as _config
-from sentry.fs.proc import mounts as _mounts
-from sentry.fs.proc import net as _net
-from sentry.fs.proc import process_misc as _misc
-from sentry.fs.proc import process_status as _status
-from sentry.fs.proc import system as _system
 from sentry.fs.proc.filesystem import RootDirectory
-from sentry.fs.proc.folders import SysFolder, has_left, maker_of, served_node
+from sentry.fs.proc.folders import has_left, served_node
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
-from sentry.fs.proc.registry import ROOT, Entry, Subject, View
-from sentry.fs.pseudo.nodes import GeneratedDirectoryFile, LinkNode, Node, TextNode, put
+from sentry.fs.pseudo.nodes import GeneratedDirectoryFile, LinkNode, Node
 from sentry.vfs.dirents import Dirents
 
 if TYPE_CHECKING:
     from sentry.fs.proc.filesystem import ProcFs
+    from sentry.fs.proc.registry import Subject
     from sentry.vfs.file import Caller
-
-DECLARATIONS: Final = (
-    _config, _forks, _id_maps, _mounts, _net, _misc, _status, _system,
-)  # fmt: skip
-"""Modules that declare files when they are imported."""
-
 
 def group_of(caller: Any) -> Any:
     """The reader's process. Raises: ENOENT for one that is no task (the start of the sandbox)."""
@@ -68,18 +53,19 @@ class Contents:
 
     def __init__(self, fs: ProcFs) -> None:
         self._fs = fs
-        self._table = {} if fs.processes_only else root_table(fs)
+        self._table: dict[bytes, Callable[[], Node]] | None = None
         self._links = LINKS if not fs.processes_only else dict(list(LINKS.items())[:2])
 
     def names(self) -> Iterable[tuple[bytes, int]]:
         """Links, files, then the processes in order."""
-        files = [(name, S_IFREG if name not in _TREES else S_IFDIR) for name in self._table]
+        table, trees = self._files()
+        files = [(name, S_IFREG if name not in trees else S_IFDIR) for name in table]
         links = [(name, S_IFLNK) for name in self._links]
         pids = self._fs.pids
         numbers = (pids.of(group.tgid) for group in pids.members())
         if not self._fs.processes_only:
             served = self._fs.kernel.services.proc_files.names()
-            files += [each for each in served.items() if each[0] not in self._table]
+            files += [each for each in served.items() if each[0] not in table]
         return chain(links, files, ((b"%d" % pid, S_IFDIR) for pid in numbers))
 
     def stale(self, node: Node) -> bool:
@@ -94,13 +80,23 @@ class Contents:
         if (text := self._links.get(name)) is not None:
             say, pids = text, fs.pids
             return LinkNode(fs, lambda caller: say(pids, caller))
-        maker = self._table.get(name)
+        if name.isdigit():
+            subject = self.subject(name)
+            return PidDirectory(fs, fs.kernel, subject) if subject is not None else None
+        maker = self._files()[0].get(name)
         if maker is not None:
             return maker()
-        if not fs.processes_only and (served := served_node(fs, name)) is not None:
-            return served
-        subject = self.subject(name)
-        return PidDirectory(fs, fs.kernel, subject) if subject is not None else None
+        return served_node(fs, name) if not fs.processes_only else None
+
+    def _files(self) -> tuple[dict[bytes, Callable[[], Node]], Container[bytes]]:
+        """Of the whole system, by name; which of them are directories."""
+        if self._fs.processes_only:
+            return {}, ()
+        from sentry.fs.proc.declared import TREES, root_table  # noqa: PLC0415  not all look for one
+
+        if self._table is None:
+            self._table = root_table(self._fs)
+        return self._table, TREES
 
     def subject(self, name: bytes) -> Subject | None:
         """The process or thread of this name."""
@@ -123,40 +119,3 @@ class RootListing(GeneratedDirectoryFile):
         root = self.inode
         assert isinstance(root, RootDirectory)
         return Dirents(entry for entry in root.entries() if root.shows(caller, entry.name))
-
-
-_TREES: Final = frozenset(
-    [path.split("/", 1)[0].encode() for path in ROOT if "/" in path] + [b"sys", b"fs"]
-)
-
-
-def root_table(fs: ProcFs) -> dict[bytes, Callable[[], Node]]:
-    """What does not belong to a process, by name."""
-    tree = _tree(len(ROOT))
-    return {name.encode(): maker_of(fs, name.encode(), item) for name, item in tree.items()}
-
-
-@lru_cache(1)
-def _tree(_files: int) -> dict[str, Any]:
-    """The same for every file system: dictionaries by name, whose leaves are of `maker_of`. Others
-    may be declared later."""
-    tree: dict[str, Any] = {"fs": {}, "sys": lambda fs: partial(SysFolder, fs)}
-    for path, entry in ROOT.items():
-        put(tree, path, partial(text_maker, entry))
-    return tree
-
-
-def text_maker(entry: Entry, fs: ProcFs) -> Callable[[], Node]:
-    """A file of the whole system."""
-    show, store, kernel = entry.show, entry.store, fs.kernel
-    assert show is not None
-
-    def make() -> Node:
-        return TextNode(
-            fs,
-            entry.mode,
-            lambda caller: show(View(kernel, caller)),
-            (lambda caller, data: store(View(kernel, caller), data)) if store else None,
-        )
-
-    return make

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.limits import NAME_MAX
 from sentry.errors import EEXIST, EINVAL, ENOTDIR
-from sentry.fs.proc.registry import ROOT
 from sentry.fs.pseudo.nodes import Node, TableDirectory, TextNode
 
 if TYPE_CHECKING:
@@ -131,7 +130,8 @@ def table_of(fs: ProcFs, path: bytes, tree: dict[str, Any]) -> dict[bytes, Maker
 def check_new(path: str, links: Iterable[bytes]) -> None:
     """A file of this path below /proc may be added, as far as the kernel's own files go; `links`:
     names of the top that are others for each process. Raises: EINVAL, EEXIST, ENOTDIR."""
-    from sentry.fs.proc.sysctl_tree import SYSCTLS  # noqa: PLC0415  few files are served
+    from sentry.fs.proc.declared import ROOT  # noqa: PLC0415  few files are served
+    from sentry.fs.proc.sysctl_tree import SYSCTLS  # noqa: PLC0415
 
     parts = path.split("/")
     if len(parts) > MOST_PARTS or any(

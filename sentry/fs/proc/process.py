@@ -9,12 +9,8 @@ from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.auth.ptrace import may_attach
 from sentry.errors import EINVAL, ENOENT, EPERM, ESRCH
 from sentry.fs.proc.descriptors import FdDirectory, FdInfoDirectory, parse_fd
-from sentry.fs.proc.namespaces import NamespaceDirectory
 from sentry.fs.proc.owner import check_read, live_task, owner_of
-from sentry.fs.proc.pagemap import PagemapNode
-from sentry.fs.proc.process_memory import MemNode
-from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
-from sentry.fs.proc.vlan import VlanDirectory
+from sentry.fs.proc.registry import Entry, Subject, View
 from sentry.fs.pseudo.files import Text
 from sentry.fs.pseudo.nodes import Directory, MagicNode, Node, TextNode
 from sentry.vfs.interface import Absent, Inode
@@ -120,8 +116,29 @@ def _root(subject: Subject) -> Location:
 
 
 LINKS: dict[bytes, Callable[[Subject], Location]] = {b"exe": _exe, b"cwd": _cwd, b"root": _root}
-MEMORY: dict[bytes, Callable[[TableFs, Subject], Node]] = {b"mem": MemNode, b"pagemap": PagemapNode}
+
+
+def _mem(fs: TableFs, subject: Subject) -> Node:
+    from sentry.fs.proc.process_memory import MemNode  # noqa: PLC0415  few programs look
+
+    return MemNode(fs, subject)
+
+
+def _pagemap(fs: TableFs, subject: Subject) -> Node:
+    from sentry.fs.proc.pagemap import PagemapNode  # noqa: PLC0415  few programs look
+
+    return PagemapNode(fs, subject)
+
+
+MEMORY: dict[bytes, Callable[[TableFs, Subject], Node]] = {b"mem": _mem, b"pagemap": _pagemap}
 """Files that are no text."""
+
+
+def _files() -> dict[str, Entry]:
+    """Text files by their path below /proc/PID."""
+    from sentry.fs.proc.declared import PROCESS  # noqa: PLC0415  not all programs look for one
+
+    return PROCESS
 
 
 class PidTextNode(TextNode):
@@ -225,7 +242,7 @@ class SubDirectory(Directory):
         """The declared files below the prefix."""
         files = [
             (path[len(self._prefix) :].encode(), S_IFREG)
-            for path in PROCESS
+            for path in _files()
             if path.startswith(self._prefix)
         ]
         return [*files, *((name, S_IFDIR) for name in self._below)]
@@ -234,7 +251,7 @@ class SubDirectory(Directory):
         """One of them."""
         if name in self._below:
             return self._below[name]()
-        entry = PROCESS.get(self._prefix + name.decode(errors="replace"))
+        entry = _files().get(self._prefix + name.decode(errors="replace"))
         return PidTextNode(self.sb, entry, self._kernel, self._subject) if entry else None
 
 
@@ -258,9 +275,9 @@ class PidDirectory(Directory):
         table: dict[bytes, Callable[[], Node]] = {
             b"fd": lambda: FdDirectory(fs, subject),
             b"fdinfo": lambda: FdInfoDirectory(fs, subject),
-            b"ns": lambda: NamespaceDirectory(fs, kernel, subject),
+            b"ns": lambda: _namespaces(fs, kernel, subject),
             b"net": lambda: SubDirectory(
-                fs, kernel, subject, "net/", {b"vlan": lambda: VlanDirectory(fs, subject)}
+                fs, kernel, subject, "net/", {b"vlan": lambda: _vlan(fs, subject)}
             ),
             b"attr": lambda: SubDirectory(fs, kernel, subject, "attr/"),
         }
@@ -279,7 +296,7 @@ class PidDirectory(Directory):
             raise ENOENT(f"process {self.subject.id}")
         files = [
             (path.encode(), S_IFREG)
-            for path, entry in PROCESS.items()
+            for path, entry in _files().items()
             if "/" not in path and self._shows(entry)
         ]
         return [
@@ -328,10 +345,22 @@ class PidDirectory(Directory):
         maker = self._directories().get(name)
         if maker is not None:
             return maker()
-        entry = PROCESS.get(name.decode(errors="replace"))
+        entry = _files().get(name.decode(errors="replace"))
         if entry is None or not self._shows(entry):
             return None
         return PidTextNode(self.sb, entry, self.kernel, subject)
+
+
+def _namespaces(fs: TableFs, kernel: Kernel, subject: Subject) -> Node:
+    from sentry.fs.proc.namespaces import NamespaceDirectory  # noqa: PLC0415  few programs look
+
+    return NamespaceDirectory(fs, kernel, subject)
+
+
+def _vlan(fs: TableFs, subject: Subject) -> Node:
+    from sentry.fs.proc.vlan import VlanDirectory  # noqa: PLC0415  few programs look
+
+    return VlanDirectory(fs, subject)
 
 
 def _map_files(fs: TableFs, subject: Subject) -> Node:
