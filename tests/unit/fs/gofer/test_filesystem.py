@@ -162,11 +162,13 @@ def test_file_that_many_mappings_show_is_cut_in_steps(
     cutting = task.begin(call, *arguments[call])
     assert not cutting.done
     assert other.ok("getpid") == task.task.tid
-    writing = other.begin("pwrite64", fd, b"then", 4, 0)
-    assert not writing.done
-    assert cutting.wait() >= 0
-    assert writing.wait() == 4
-    assert (host / "many").read_bytes()[:4] == b"then"
+    if call == "ftruncate":  # by a name the Gofer may be asked first
+        writing = other.begin("pwrite64", fd, b"then", 4, 0)
+        assert not writing.done
+        assert (cutting.wait(), writing.wait()) == (0, 4)
+        assert (host / "many").read_bytes()[:4] == b"then"
+    else:
+        assert cutting.wait() >= 0
     for program in (other, child):
         for start in (at[0], at[-1]):
             assert program.task.mm.space.check(start, 1, False) == 0
