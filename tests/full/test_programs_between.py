@@ -47,6 +47,8 @@ WHOLE: Final = {
     "net_tun_relay": "frames are the program's own: the other end is a descriptor",
     "net_tun_traffic": "frames are the program's own: the other end is a descriptor",
     "net_link_settings": CHANGES, "net_netlink": CHANGES, "net_notices": CHANGES,
+    "net_packet_info": "leaves by interfaces that the program makes: both ends are on one machine",
+    "net_proc_groups": CHANGES, "net_users": "whose sockets of one machine are: nothing is sent",
     "net_options": CHANGES, "net_options_ip": CHANGES, "net_sysctls": CHANGES,
     "net_raw_names": "names of raw sockets, at many addresses of one machine",
     "net_inodes": "owners and modes of sockets: both ends belong to one process",
