@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from runsc._native import ffi, lib
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
 from sentry.abi.landlock import LANDLOCK_CREATE_RULESET_VERSION
-from sentry.abi.mman import MADV_COLLAPSE
+from sentry.abi.mman import MADV_COLLAPSE, MADV_DONTNEED
 from sentry.abi.mount import MOVE_MOUNT_F_EMPTY_PATH, OPEN_TREE_CLONE
 
 if TYPE_CHECKING:
@@ -183,6 +183,12 @@ def map_compiled(
 def mapped(at: int, size: int) -> memoryview:
     """The bytes of a file that `map_compiled` found."""
     return memoryview(ffi.buffer(ffi.cast("void *", at), size)).toreadonly()
+
+
+def read_through(at: int, size: int) -> None:
+    """madvise(2), MADV_DONTNEED: those bytes are the page cache's alone, until somebody reads them
+    again."""
+    _check(lib.rs_madvise(at, size, MADV_DONTNEED), "madvise")
 
 
 def io_priority(pid: int) -> int:

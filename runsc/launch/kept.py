@@ -86,9 +86,12 @@ class KeptCode:
     def exec_module(self, module: ModuleType) -> None:
         """importlib.abc.Loader."""
         found = self._modules[module.__name__][0]
-        code: Any = marshal.loads(
-            found if isinstance(found, bytes) else host.mapped(*found)[HEADER_SIZE:]
-        )
+        code: Any
+        if isinstance(found, bytes):
+            code = marshal.loads(found)
+        else:
+            code = marshal.loads(host.mapped(*found)[HEADER_SIZE:])
+            host.read_through(*found)
         exec(code, module.__dict__)
 
 

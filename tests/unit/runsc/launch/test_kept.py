@@ -122,6 +122,24 @@ def test_a_compiled_file_that_says_nothing_of_its_source_is_not_kept(
     assert importlib.import_module("kept_example.old").C == 33
 
 
+def test_compiled_file_takes_no_memory_before_its_module_is_imported_and_none_after(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = py_compile.compile(str(package / "old.py"))
+    kept = KeptCode.of("kept_example")
+    monkeypatch.setattr(sys, "meta_path", [kept])
+
+    assert _in_memory(compiled) == ["0 kB"]
+    assert importlib.import_module("kept_example.old").C == 1
+    assert _in_memory(compiled) == ["0 kB"]
+
+
+def _in_memory(file: str) -> list[str]:
+    """How much of each mapping of it is there."""
+    mappings = Path("/proc/self/smaps").read_text().split(f" {file}\n")[1:]
+    return [mapping.split("Rss:", 1)[1].split("\n")[0].strip() for mapping in mappings]
+
+
 def test_what_is_never_imported_late_is_not_kept(package: Path) -> None:
     everything = {"kept_example.inner", "kept_example.inner.leaf", "kept_example.old"}
     assert set(KeptCode.of("kept_example").names) == everything
