@@ -109,12 +109,13 @@ def _kill_everybody(task: Task, info: SigInfo) -> Steps[None]:
         if group is task.pids.init or group is task.group:
             continue
         count += 1
-        try:
-            check(task, group, info.signo)
-            if info.signo:
-                send_to_group(group, info, by=task)
-        except EPERM:
-            pass
+        if group.tasks or count == 1:  # nothing comes to who has ended
+            try:
+                check(task, group, info.signo)
+                if info.signo:
+                    send_to_group(group, info, by=task)
+            except EPERM:
+                pass
         yield
     if not count:
         raise ESRCH("nobody else")

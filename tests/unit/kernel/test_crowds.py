@@ -13,7 +13,7 @@ from sentry.abi.resource import PRIO_PGRP
 from sentry.abi.sched import CLONE_VM
 from sentry.abi.signal import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from sentry.abi.wait import WNOHANG
-from sentry.errors import ECHILD, EIDRM, ESRCH
+from sentry.errors import ECHILD, EIDRM, EINVAL, ESRCH
 from sentry.kernel import waiting
 from sentry.kernel.task import Task
 from sentry.wait import queue, steps
@@ -73,6 +73,20 @@ def test_kill_of_everybody_tells_of_nobody_only_at_its_end(world: World) -> None
     for _ in crowd:
         program.ok("wait4", -1, 0, 0, 0)
     assert program.call("kill", -pgid, 0) == -ESRCH.number
+
+
+def test_kill_of_everybody_but_one_finds_who_lives_and_who_has_ended(world: World) -> None:
+    program = world.program()
+    assert program.call("kill", -1, SIGKILL) == -ESRCH.number
+    crowd = group_of(program, 3)
+    crowd[0].begin("exit_group", 0)
+    crowd[2].begin("exit_group", 0)
+    world.settle()
+    assert program.call("kill", -1, 65) == -EINVAL.number
+    assert program.call("kill", -1, SIGKILL) == 0
+    world.settle()
+    assert living(crowd) == []
+    assert program.call("kill", -1, SIGKILL) == 0
 
 
 def test_priority_of_a_group_is_changed_and_read_piece_by_piece(world: World) -> None:
