@@ -42,6 +42,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(600)
 def test_every_module_is_instrumented(tree: Path) -> None:
     modules = sorted(tree.rglob("*.abi3.so"))
     assert [module.stem for module in modules].count("_native.abi3") == 3 and len(modules) == 5
