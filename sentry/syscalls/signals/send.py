@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_KILL
@@ -104,21 +105,21 @@ def _kill_each(task: Task, target: ProcessGroup | None, info: SigInfo) -> Steps[
 
 def _kill_everybody(task: Task, info: SigInfo) -> Steps[None]:
     """All but init and the caller; EPERM alone is no failure (kill_something_info)."""
-    count = 0
-    for group in _with_those_forked(task.pids.members):
-        if group is task.pids.init or group is task.group:
-            continue
-        count += 1
-        if group.tasks or count == 1:  # nothing comes to who has ended
-            try:
-                check(task, group, info.signo)
-                if info.signo:
-                    send_to_group(group, info, by=task)
-            except EPERM:
-                pass
-        yield
-    if not count:
+
+    def others() -> Iterator[ThreadGroup]:
+        spared = task.pids.init, task.group
+        return (group for group in task.pids.members() if group not in spared)
+
+    if (first := next(others(), None)) is None:
         raise ESRCH("nobody else")
+    with suppress(EPERM):
+        check(task, first, info.signo)
+    for group in _with_those_forked(lambda: (each for each in others() if each.tasks)):
+        with suppress(EPERM):
+            check(task, group, info.signo)
+            if info.signo:
+                send_to_group(group, info, by=task)
+        yield
 
 
 def _send_to_thread(task: Task, tgid: int, tid: int, info: SigInfo) -> None:
