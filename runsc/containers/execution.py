@@ -142,13 +142,14 @@ class Process:
                 code = self.stand_for(terminal)
             finally:
                 os._exit(code)
-        if pid_file is not None:
-            try:
+        try:
+            if pid_file is not None:
                 write_pid_file(pid_file, pid)
-            except OSError:
-                os.kill(pid, signal.SIGKILL)
-                raise
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, everything)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, everything)
 
 
 def _make_controlling(terminal: int) -> None:
@@ -216,6 +217,7 @@ def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
     fds += _preserved(wishes.preserve_fds)
     if not wishes.detach:  # the program may be heard before we are ready to forward
         hold_signals()
+    process = None
     try:
         check_root(os.path.abspath(root))
         process = start(path, request, fds)
@@ -223,6 +225,9 @@ def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
         raise RuntimeFailure(f'{STOPPED}: "{wishes.container_id}"') from None
     except (ConnectionRefusedError, FileNotFoundError):
         raise RuntimeFailure(_why_nobody_listens(root, wishes.container_id)) from None
+    finally:
+        if process is None:
+            let_signals()
     if wishes.detach:
         process.stay_behind(slave, wishes.pid_file)
         return 0
@@ -349,14 +354,19 @@ def hold_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 
 
-def foreground(process: Process, pid_file: str | None) -> int:
-    """Stay with it: its exit code."""
+def let_signals() -> None:
+    """They come again, and those that came meanwhile."""
     import _signal  # noqa: PLC0415
 
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signal.valid_signals())
+
+
+def foreground(process: Process, pid_file: str | None) -> int:
+    """Stay with it: its exit code."""
     from runsc.containers import signals  # noqa: PLC0415
 
     wakeup = signals.catch_fd()
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signal.valid_signals())
+    let_signals()
     if pid_file is not None:
         from runsc.containers.processes import write_pid_file  # noqa: PLC0415
 

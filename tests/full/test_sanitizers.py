@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.full.once import made_once
+
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("RUNSC_SECOND_PYTHON", sys.executable)
 LEFT_OUT = (
@@ -31,14 +33,16 @@ OPTIONS = {
 }
 
 
+def build(copy: Path) -> None:
+    unwanted = shutil.ignore_patterns(".*", "*.so", "__pycache__", "build", "built", "bin")
+    shutil.copytree(ROOT, copy, ignore=unwanted, symlinks=True, dirs_exist_ok=True)
+    command = [PYTHON, str(ROOT / "ci" / "build.py"), "--sanitize", str(copy)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    copy = tmp_path_factory.mktemp("sanitized") / "tree"
-    unwanted = shutil.ignore_patterns(".*", "*.so", "__pycache__", "build", "built", "bin")
-    shutil.copytree(ROOT, copy, ignore=unwanted, symlinks=True)
-    build = [PYTHON, str(ROOT / "ci" / "build.py"), "--sanitize", str(copy)]
-    subprocess.run(build, check=True, capture_output=True)
-    return copy
+    return made_once(tmp_path_factory, "sanitized", build)
 
 
 @pytest.mark.full
