@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from constants import mirror
+from later import lean
+from literals import Literals
 from modules import ROOT, modules
 from mypyc.build import mypycify
 
@@ -64,7 +66,14 @@ def main(target: Path) -> int:
             Path(f"{made}.new").rename(made)
         return made
 
-    wanted, files = [*library.sources, str(HERE / "start.c")], []
+    later = PLACE / "later"
+    later.mkdir(exist_ok=True)
+    literals = Literals((generated / "__native_sentry_ahead.c").read_text())
+    (later / "literals.c").write_text(literals.table())
+    wanted, files = [str(HERE / "start.c"), str(later / "literals.c")], []
+    for place in map(Path, library.sources):
+        (later / place.name).write_text(literals.own(lean(place.read_text())))
+        wanted.append(str(later / place.name))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for made in pool.map(compiled, wanted):
             files.append(made)

@@ -63,6 +63,160 @@ def test_what_mypyc_sees_is_the_source_with_marks(text: str) -> None:
     assert head.startswith(future)
 
 
+WRITTEN_BY_MYPYC = """
+static PyMethodDef g_methods[] = {
+    {"__iter__", (PyCFunction)CPyPy_g_____iter__, METH_NOARGS, NULL},
+    {"close",
+     (PyCFunction)CPyPy_g___close,
+     METH_FASTCALL | METH_KEYWORDS, PyDoc_STR("close()\\n--\\n\\n")},
+    {"__setstate__", (PyCFunction)CPyPickle_SetState, METH_O, NULL},
+    {NULL}  /* Sentinel */
+};
+static PyTypeObject CPyType_g_template_ = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "f_gen",
+    .tp_methods = g_methods,
+};
+static PyTypeObject *CPyType_g_template = &CPyType_g_template_;
+PyObject *CPyDef_g(void)
+{
+    PyObject *self = CPyDef_g_setup((PyObject *)CPyType_g);
+    if (self == NULL)
+        return NULL;
+    return self;
+}
+PyObject *CPyPy_m___f(PyObject *self, PyObject *const *args, size_t nargs, PyObject *kwnames) {
+    static const char * const kwlist[] = {"one", "other", 0};
+    static CPyArg_Parser parser = {"OO:f", kwlist, 0};
+    PyObject *obj_one;
+}
+static int CPyExec_m__impl(PyObject *module)
+{
+    modname = PyObject_GetAttrString((PyObject *)CPyModule_m__internal, "__name__");
+    CPyType_g = (PyTypeObject *)CPyType_FromTemplate((PyObject *)CPyType_g_template, NULL, modname);
+    if (unlikely(!CPyType_g))
+        goto fail;
+    CPyDef_g_trait_vtable_setup();
+    char result = CPyDef_m_____top_level__();
+}
+"""
+AS_IT_IS_COMPILED = """
+static PyMethodDef g_methods[3];
+static PyMethodDef *g_methods_made(void)
+{
+    g_methods[0] = (PyMethodDef){"__iter__", (PyCFunction)CPyPy_g_____iter__, METH_NOARGS, NULL};
+    g_methods[1] = (PyMethodDef){"close",
+     (PyCFunction)CPyPy_g___close,
+     METH_FASTCALL | METH_KEYWORDS, PyDoc_STR("close()\\n--\\n\\n")};
+    return g_methods;
+}
+static PyTypeObject *CPyType_g_template(void)
+{
+    PyTypeObject *made = ahead_blank();
+    made->tp_name = "f_gen";
+    made->tp_methods = g_methods_made();
+    return made;
+}
+static bool CPyType_g_made(void)
+{
+    CPyType_g = ahead_class(CPyType_g_template(), CPyModule_m__internal);
+    if (CPyType_g == NULL)
+        return false;
+    CPyDef_g_trait_vtable_setup();
+    return true;
+}
+PyObject *CPyDef_g(void)
+{
+    if (unlikely(CPyType_g == NULL) && !CPyType_g_made())
+        return NULL;
+    PyObject *self = CPyDef_g_setup((PyObject *)CPyType_g);
+    if (self == NULL)
+        return NULL;
+    return self;
+}
+PyObject *CPyPy_m___f(PyObject *self, PyObject *const *args, size_t nargs, PyObject *kwnames) {
+    static const char *kwlist[3];
+    static CPyArg_Parser parser;
+    if (unlikely(parser.format == NULL))
+        ahead_arguments(&parser, kwlist, "one""\\0""other""\\0", "OO:f");
+    PyObject *obj_one;
+}
+static int CPyExec_m__impl(PyObject *module)
+{
+    modname = PyObject_GetAttrString((PyObject *)CPyModule_m__internal, "__name__");
+    char result = CPyDef_m_____top_level__();
+}
+"""
+
+
+def test_what_nobody_wants_yet_is_no_data() -> None:
+    assert part("later").lean(WRITTEN_BY_MYPYC) == AS_IT_IS_COMPILED
+
+
+@pytest.mark.parametrize(
+    "text", ["kwlist, 0};", ".tp_name", "parser", "Sentinel", "= CPyDef_g_setup"]
+)
+def test_c_that_mypyc_writes_in_another_way_is_not_compiled(text: str) -> None:
+    with pytest.raises(ValueError, match="mypyc"):
+        part("later").lean(WRITTEN_BY_MYPYC.replace(text, "another"))
+
+
+GROUP = r"""
+    if (CPyStatics_Initialize(CPyStatics, CPyLit_Str, CPyLit_Bytes, CPyLit_Int, CPyLit_Float, \
+CPyLit_Complex, CPyLit_Tuple, CPyLit_FrozenSet) < 0) {
+PyObject *CPyStatics[12];
+const char * const CPyLit_Str[] = {
+    "\002\004size\006why\?};",
+    "",
+};
+const char * const CPyLit_Bytes[] = {
+    "\001\002\000\n",
+    "",
+};
+const char * const CPyLit_Int[] = {
+    "\0027\00099999999999999999999",
+    "",
+};
+const double CPyLit_Float[] = {1, 0.5};
+const double CPyLit_Complex[] = {0};
+const int CPyLit_Tuple[] = {
+    2, 2, 3,
+    4, 0
+};
+const int CPyLit_FrozenSet[] = {1, 1, 6};
+""".replace("\\\n", "")
+
+
+def test_literals_are_made_with_the_module_that_has_them() -> None:
+    literals = part("literals").Literals(GROUP)
+    head = "static int CPyExec_m__impl(PyObject *module)\n{\n    PyObject* modname = NULL;\n"
+
+    table = literals.table()
+    assert [line.strip() for line in table.splitlines()[1:10]] == [
+        '"ssize" "\\0"', '"swhy\\?};" "\\0"', '"b\\000\\n" "\\0"', '"i7" "\\0"',
+        '"i99999999999999999999" "\\0"', '"f0.5" "\\0"', '"t\\003\\000\\004\\000" "\\0"',
+        '"t" "\\0"', '"z\\006\\000" "\\0"',
+    ]  # fmt: skip
+    assert "ahead_at[] = {0, 6, 14, 18, 21, 43, 48, 54, 56, 60};" in table
+    assert literals.own(f"x = CPyStatics[9] + CPyStatics[1] + CPyStatics[4];\n{head}") == (
+        "x = CPyStatics[9] + CPyStatics[1] + CPyStatics[4];\n"
+        f"{head}"
+        "    static const unsigned short literals[] = {4, 9, 0};\n"
+        "    if (!ahead_literals(literals))\n"
+        "        goto fail;\n"
+    )
+    assert "CPyLit_" not in literals.own(GROUP)
+
+
+def test_literals_that_mypyc_writes_in_another_way_are_not_compiled() -> None:
+    literals = part("literals").Literals
+    for text in ("CPyLit_Str,", "const int CPyLit_Tuple", "Complex[] = {0"):
+        with pytest.raises(ValueError, match="mypyc"):
+            literals(GROUP.replace(text, "another"))
+    with pytest.raises(ValueError, match="mypyc"):
+        literals(GROUP).own("CPyStatics[9]")
+
+
 def test_what_a_struct_is_by_a_keyword_its_subclasses_are() -> None:
     """mypyc leaves the keyword out; the base has it."""
     constants = part("constants")
