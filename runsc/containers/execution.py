@@ -226,7 +226,7 @@ def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
     except (ConnectionRefusedError, FileNotFoundError):
         raise RuntimeFailure(_why_nobody_listens(root, wishes.container_id)) from None
     finally:
-        if process is None:
+        if process is None and not wishes.detach:
             let_signals()
     if wishes.detach:
         process.stay_behind(slave, wishes.pid_file)
