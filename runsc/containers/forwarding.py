@@ -40,18 +40,19 @@ class Way:
         """What to wait for: descriptor and events."""
         return (self.target, select.POLLOUT) if self.held else (self.source, select.POLLIN)
 
-    def go_on(self) -> None:
-        """One step. Raises: OSError."""
+    def go_on(self) -> bool:
+        """One step: whether more may be done at once. Raises: OSError."""
         try:
             if self.held:
                 self.held = self.held[os.write(self.target, self.held) :]
-                return
+                return True
             self.held = os.read(self.source, PIECE)
         except BlockingIOError:
-            return
+            return False
         if not self.held:
             self.over = True
             self._end()
+        return not self.over
 
 
 class Connection:
@@ -106,6 +107,14 @@ class Connection:
         self.ways = [way for way in self.ways if not way.over]
         return bool(self.ways)
 
+    def last_words(self) -> None:
+        """The container is over: what a program of it has said goes out, as far as there is
+        room."""
+        with suppress(OSError):
+            for way in self.ways:
+                while way.source == self._out and way.go_on():
+                    pass
+
     def close(self) -> None:
         """Forget both. It may be called again: a signal may come in the middle of it."""
         self._sock.close()
@@ -148,6 +157,8 @@ class Forwarding:
                 poll.register(fd, events)
             ready = {fd for fd, _ in poll.poll()}
             if self._over in ready:
+                for connection in self._connections:
+                    connection.last_words()
                 return
             for connection in list(self._connections):
                 if not connection.go_on(ready):

@@ -126,8 +126,11 @@ class Ports:
             self._shared[port] = Shared(sock.owner_uid, endpoint, sock.v6only, strict)
 
     def claim_to_connect(self, sock: Bound, target: Endpoint) -> Endpoint:
-        """A port from which nobody is connected to `target`. Raises: EADDRNOTAVAIL."""
-        port = self._unused(sock)
+        """A port from which nobody is connected to `target`, and not its own while there are
+        others: who connects until somebody listens there must not meet itself. On Linux that is so
+        for ports that bind(2) has found, which have another parity: __inet_hash_connect(). Raises:
+        EADDRNOTAVAIL."""
+        port = self._unused(sock, target.port)
         if port is None:
             port = next((p for p in _allowed(sock) if self._is_shared(p, target)), None)
         if port is None:
@@ -206,12 +209,13 @@ class Ports:
                 return port
         raise EADDRINUSE("no free port")
 
-    def _unused(self, sock: Bound) -> int | None:
-        """A port that nobody has in any way, the first one after one that nobody foresees."""
+    def _unused(self, sock: Bound, target: int = 0) -> int | None:
+        """A port that nobody has in any way, nor `target`, the first one after one that nobody
+        foresees."""
         (low, high), reserved = sock.port_range, sock.reserved_ports
         first = low + int.from_bytes(os.urandom(4)) % (high - low + 1)
         for port in chain(range(first, high + 1), range(low, first)):
-            is_taken = port in self._bound or (reserved and reserved[port])
+            is_taken = port in self._bound or port == target or (reserved and reserved[port])
             if not is_taken and not self.ended.at(port):
                 return port
         return None

@@ -94,6 +94,14 @@ def test_connections_to_different_places_share() -> None:
             connected(ports, target)
 
 
+def test_who_connects_meets_itself_only_where_no_other_port_is_left() -> None:
+    for _ in range(20):
+        ports = Ports()
+        target = Endpoint(LOOPBACK4, 101)
+        assert {connected(ports, target).local.port for _ in range(2)} == {100, 102}
+        assert connected(ports, target).local == target
+
+
 def test_an_ended_connection_holds_the_way_to_its_place() -> None:
     ports = Ports()
     for _ in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import socket
@@ -50,6 +51,34 @@ def test_a_connection_that_cannot_be_had_leaves_no_descriptor(
         forwards.add(theirs, 80)
 
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_was_said_before_the_end_of_a_container_goes_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = os.memfd_create("over")  # always ready
+    said = bytes(100_000)
+
+    def ask_over(*arguments: Any) -> Reply:
+        """Its answer is there before anybody looks."""
+        _, out = arguments[-1]
+        fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, 1 << 17)
+        os.write(out, said)
+        return Reply()
+
+    monkeypatch.setattr(listener, "connect", lambda _: socket.socket())
+    monkeypatch.setattr(listener, "ask_over", ask_over)
+    ours, theirs = socket.socketpair()
+    forwards = forwarding.Forwarding("", over, lambda _: None)
+    forwards.add(theirs, 80)
+
+    forwards.run({})
+
+    assert ours.recv(len(said), socket.MSG_WAITALL) == said
+    forwards.close()
+    assert ours.recv(1) == b""
+    ours.close()
+    os.close(over)
 
 
 def test_without_descriptors_it_waits_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
