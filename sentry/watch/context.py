@@ -81,8 +81,7 @@ def _made(names: tuple[str, ...]) -> Context:
         "name": reading.text, "offset_ns": offset_ns(),
         "time_ns": time.time_ns,
     }  # fmt: skip
-    source = f"def context(task):\n    return ContextData({values})"
-    exec(compile(source, "<context of a point>", "exec"), scope)
+    exec(f"def context(task):\n    return ContextData({values})", scope)
     made: Context = scope["context"]
     return made
 

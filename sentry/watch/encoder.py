@@ -45,7 +45,7 @@ def encoder(kind: type[Message]) -> Callable[[Any], bytes]:
     for field in fields(kind):
         lines += _field(field, scope)
     lines.append("    return out")
-    exec(compile("\n".join(lines), f"<encoder of {kind.__name__}>", "exec"), scope)
+    exec("\n".join(lines), scope)
     made: Callable[[Any], bytes] = scope["encode"]
     return made
 

@@ -157,8 +157,7 @@ def make_typed(declaration: Declaration, asked: frozenset[str], who: Context) ->
         scope["peer"] = reading.peer
         lines.append("    record.peer = peer(record.address)")
     lines.append("    return record")
-    source_text = "\n".join(lines)
-    exec(compile(source_text, f"<point of {declaration.name}>", "exec"), scope)
+    exec("\n".join(lines), scope)
     made_function: Make = scope["make"]
     return made_function
 
@@ -222,7 +221,7 @@ def _make_plain(declaration: Declaration, who: Context) -> Make:
         for i, p, mark in rest
     )
     scope: dict[str, Any] = {}
-    exec(compile(f"def numbers(raw):\n    return {{{body}}}", f"<{name}>", "exec"), scope)
+    exec(f"def numbers(raw):\n    return {{{body}}}", scope)
     numbers = scope["numbers"]
 
     def make(task: Any, raw: Any, values: Any, ended: Any) -> m.CallRecord:

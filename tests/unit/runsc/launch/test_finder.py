@@ -94,6 +94,7 @@ from __future__ import annotations
 from os.path import join
 def alone(a: int) -> str: ...
 class Made:
+    "What it is for."
     kept: int
     def method(self, a: int) -> str: ...
     @property
@@ -102,12 +103,14 @@ class Made:
     def static(a: int) -> str: ...
     @classmethod
     def of_class(cls, a: int) -> str: ...
+class Told(Exception):
+    "What it says."
 join.__annotations__ = {"a": "int"}
 """
 
 
 @pytest.mark.parametrize("is_read", [False, True])
-def test_of_functions_no_annotations_are_kept_where_nobody_reads_them(
+def test_no_annotations_of_functions_and_no_docstrings_are_kept_where_nobody_reads_them(
     package: Path, monkeypatch: pytest.MonkeyPatch, is_read: bool
 ) -> None:
     if is_read:
@@ -123,7 +126,38 @@ def test_of_functions_no_annotations_are_kept_where_nobody_reads_them(
         assert bool(each.__annotations__) is is_read
     assert bool(made.read.fget.__annotations__) is is_read
     assert made.__annotations__ == {"kept": "int"}
+    assert bool(made.__doc__) is is_read
+    assert leaf.Told.__doc__ == "What it says."
     assert posixpath.join.__annotations__ == {"a": "int"}
+
+
+COMPILES = """
+import builtins, sys
+compiled = compile
+def asked(*args, **options):
+    assert sys._getframe(1).f_globals["__name__"].startswith("importlib"), args[0]
+    return compiled(*args, **options)
+builtins.compile = asked
+from benchmarks.imports import sentry
+sentry()
+import gofer.main, msgspec
+from runsc.launch import early, gofer_start
+from sentry.control.protocol import Reply, Request
+for kind in early.Handover, gofer_start.GoferHandover, Reply, Request:
+    msgspec.msgpack.Decoder(kind)
+assert msgspec.json.decode(b'{"op": "wait"}', type=Request).op == "wait"
+try:
+    msgspec.json.decode(b'{"op": 1}', type=Request)
+except msgspec.ValidationError as error:
+    print(error)
+"""
+
+
+@pytest.mark.kvm
+def test_nothing_makes_the_classes_of_syntax_that_compile_needs() -> None:
+    command = [sys.executable, "-c", COMPILES]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (said.stdout, said.stderr) == ("Expected `str`, got `int` - at `$.op`\n", "")
 
 
 UNUSED = """
