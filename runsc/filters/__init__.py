@@ -6,6 +6,7 @@ process under it. What no rule allows ends the process (SECCOMP_RET_KILL_PROCESS
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -95,6 +96,14 @@ def dialer_program(trap: bool = False) -> bytes:
     from runsc.filters import dialer as dialer_rules  # noqa: PLC0415
 
     return pack(build(dialer_rules.rules(), _default(trap)))
+
+
+def forget_rules() -> None:
+    """Of which programs have been made: they and what they are good for are 70 KiB."""
+    here = sys.modules[__name__]
+    for name in ("common", "forkable", "gofer", "sentry"):
+        if sys.modules.pop(f"{__name__}.{name}", None) is not None:
+            delattr(here, name)
 
 
 def install(program: bytes, switches: Switches, log_fd: int) -> None:

@@ -95,6 +95,7 @@ def sentry_main(
         if config.forkable:
             program = filters.forkable_program(switches.trap, network)
             sealed = filters.forkable_program(switches.trap, network, is_sealed=True)
+        filters.forget_rules()
         put_on = terms.label.prepare()
         isolation.leave_root(more=terms.label.mount_option)
         freeze_imports(kept)  # no file is there any more

@@ -91,6 +91,7 @@ def gofer_main(
         if export.follows
     }
     program = filters.gofer_program(switches.trap, confine.socket_rules(attachments))
+    filters.forget_rules()
     if gofer.own_users:
         isolation.limit_tasks(1 + POOL_THREADS)
     put_on = terms.label.prepare()

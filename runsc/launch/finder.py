@@ -83,22 +83,16 @@ class OwnFinder:
         directory, stem = path[0], name.rpartition(".")[2]
         code = compiled_code(directory, stem)
         if code is not None:
-            spec = self._spec(name, f"{directory}/{stem}.py", compiled_file(directory, stem))
+            spec = ModuleSpec(name, self, origin=f"{directory}/{stem}.py")  # type: ignore[arg-type]
         else:
             directory = f"{directory}/{stem}"
             code = compiled_code(directory, "__init__")
             if code is None:
                 return None
-            compiled = compiled_file(directory, "__init__")
-            spec = self._spec(name, f"{directory}/__init__.py", compiled)
+            origin = f"{directory}/__init__.py"
+            spec = ModuleSpec(name, self, origin=origin)  # type: ignore[arg-type]
             spec.submodule_search_locations = [directory]
         self._found[name] = code
-        return spec
-
-    def _spec(self, name: str, source: str, compiled: str) -> ModuleSpec:
-        spec = ModuleSpec(name, self, origin=source)  # type: ignore[arg-type]
-        spec.has_location = True
-        spec.cached = compiled
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -107,8 +101,12 @@ class OwnFinder:
 
     def exec_module(self, module: ModuleType) -> None:
         """importlib.abc.Loader."""
-        name, names = module.__name__, module.__dict__
+        name, names, spec = module.__name__, module.__dict__, module.__spec__
         code: Any = marshal.loads(self._found.pop(name))
+        assert spec is not None
+        if code.co_filename == spec.origin:
+            spec.origin = code.co_filename  # once in memory
+        names["__file__"] = spec.origin
         exec(code, names)
         names["__doc__"] = None
         if not name.startswith(DECLARED):

@@ -7,9 +7,9 @@ written by us.
 
 from __future__ import annotations
 
+import _warnings
 import sys
 import types
-import warnings
 from importlib.machinery import BuiltinImporter, FrozenImporter
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ def freeze_imports(kept: KeptCode | None = None) -> None:
         linecache.updatecache = _no_lines
     sys.excepthook = _report
     sys.unraisablehook = _report_unraisable
-    warnings.filterwarnings("ignore")
+    _warnings.filters[:] = [("ignore", None, Warning, None, 0)]  # `warnings` is 57 KiB
 
 
 def _no_check(filename: str | None = None) -> None:

@@ -22,16 +22,18 @@ from typing import Any
 from runsc import host
 from runsc.launch.finder import HEADER_SIZE, TAIL, compiled_place
 
-Code = bytes | tuple[int, int]
-"""Marshalled, or a compiled file as `host.mapped` takes it."""
+SIZE_BITS = 32
+Code = bytes | int
+"""Marshalled, or where a compiled file is mapped, times 2**SIZE_BITS, and how long it is."""
 
 
 class KeptCode:
     """A finder and loader of modules in memory."""
 
     def __init__(self) -> None:
-        self._modules: dict[str, tuple[Code, bool]] = {}
-        """Marshalled code by name; whether it is a package."""
+        self._modules: dict[str, Code] = {}
+        self._packages: set[str] = set()
+        """Those of them that are."""
 
     @classmethod
     def of(cls, package: str, without: Container[str] = ()) -> KeptCode:
@@ -60,8 +62,10 @@ class KeptCode:
         place, found = compiled_place(directory), list(late.values())
         codes = host.map_compiled(directory, place, found, TAIL, MAGIC_NUMBER)
         for (name, stem), (at, size) in zip(late.items(), codes, strict=True):
-            code = (at, size) if at else _compiled(f"{directory}/{stem}.py", name)
-            self._modules[name] = code, stem == "__init__"
+            source = f"{directory}/{stem}.py"
+            self._modules[name] = at << SIZE_BITS | size if at else _compiled(source, name)
+            if stem == "__init__":
+                self._packages.add(name)
         for stem in inner:
             if f"{package}.{stem}" not in without:
                 self._read(f"{package}.{stem}", f"{directory}/{stem}", without)
@@ -77,7 +81,7 @@ class KeptCode:
         """importlib.abc.MetaPathFinder."""
         if name not in self._modules:
             return None
-        return ModuleSpec(name, self, is_package=self._modules[name][1])  # type: ignore[arg-type]
+        return ModuleSpec(name, self, is_package=name in self._packages)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """importlib.abc.Loader: a module as usual."""
@@ -85,13 +89,14 @@ class KeptCode:
 
     def exec_module(self, module: ModuleType) -> None:
         """importlib.abc.Loader."""
-        found = self._modules[module.__name__][0]
+        found = self._modules[module.__name__]
         code: Any
         if isinstance(found, bytes):
             code = marshal.loads(found)
         else:
-            code = marshal.loads(host.mapped(*found)[HEADER_SIZE:])
-            host.read_through(*found)
+            at, size = divmod(found, 1 << SIZE_BITS)
+            code = marshal.loads(host.mapped(at, size)[HEADER_SIZE:])
+            host.read_through(at, size)
         exec(code, module.__dict__)
 
 

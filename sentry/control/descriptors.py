@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from sentry.abi.fcntl import O_PATH
-from sentry.abi.socket import AF_UNIX, SO_DOMAIN, SO_TYPE, SOCK_SEQPACKET, SOL_SOCKET
 from sentry.errors import EINVAL, Errno
 from sentry.net.host import calls
 
@@ -78,8 +77,9 @@ def check(fd: int) -> None:
 
 def keeps_messages_apart(fd: int) -> bool:
     """Whether it is a Unix socket of packets."""
+    wanted = {socket.SO_DOMAIN: socket.AF_UNIX, socket.SO_TYPE: socket.SOCK_SEQPACKET}
     try:
-        kinds = [calls.option(fd, SOL_SOCKET, name, 4) for name in (SO_DOMAIN, SO_TYPE)]
+        found = [calls.option(fd, socket.SOL_SOCKET, name, 4) for name in wanted]
     except Errno:
         return False
-    return [int.from_bytes(each, "little") for each in kinds] == [AF_UNIX, SOCK_SEQPACKET]
+    return [int.from_bytes(each, "little") for each in found] == [*wanted.values()]

@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sentry.abi.socket import UCRED
 from sentry.control.connection import Connection, failure
 from sentry.control.protocol import Event, Reply, Request
 from sentry.errors import Errno
@@ -194,6 +193,8 @@ class ControlServer:
             sock.close()
             return
         connection = self._add(sock)
+        from sentry.abi.socket import UCRED  # noqa: PLC0415  900 names, which most never need
+
         peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
         if UCRED.unpack(peer).uid != self._owner:
             connection.refuse("the sandbox belongs to another user")

@@ -7,7 +7,6 @@ Most programs make calls of a dozen modules of sixty. Who wants to know all decl
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sentry.syscalls.index import MODULES
@@ -17,16 +16,20 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 
-def _first_call(number: int, module: str) -> Callable[..., Any]:
+class FirstCall:
     """Stands in the table until the module is there, whose declaration then takes its place."""
 
-    def call(task: Task, *raw: int) -> Any:
-        importlib.import_module(module)
-        declared = CALLS[number]
+    __slots__ = ("_module", "_number")
+
+    def __init__(self, number: int, module: str) -> None:
+        self._number = number
+        self._module = module
+
+    def __call__(self, task: Task, *raw: int) -> Any:
+        importlib.import_module(f"{__package__}.{self._module}")
+        declared = CALLS[self._number]
         assert declared is not None
         return declared(task, *raw)
-
-    return call
 
 
 def import_all() -> None:
@@ -38,4 +41,4 @@ def import_all() -> None:
 for _module, _numbers in MODULES.items():
     for _number in _numbers:
         if CALLS[_number] is None:
-            CALLS[_number] = _first_call(_number, f"{__package__}.{_module}")
+            CALLS[_number] = FirstCall(_number, _module)
