@@ -8,7 +8,7 @@ and a kill ends the wait. (Linux waits on for one that has read the request.)
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -67,8 +67,9 @@ _IN: Final = EPOLLIN | EPOLLRDNORM
 _OUT: Final = EPOLLOUT | EPOLLWRNORM
 
 
-ForEach = Callable[[Iterable[Request], Callable[[Request], object]], object]
+ForEach = Callable[[Iterable[Any], Callable[[Any], object]], object]
 """What does something to each of many: Loop.call_for_each."""
+_LAST: Final = None
 
 
 class Totals(Protocol):
@@ -115,6 +116,8 @@ class Connection:
         self._sent: dict[int, Request] = {}
         self._background: deque[Request] = deque()
         self._active = 0
+        self._resends = 0
+        """How often the server has asked for what it read, since that has begun."""
         self._key = os.urandom(16)
 
     @property
@@ -369,18 +372,27 @@ class Connection:
             self.ready.notify()
 
     def resend(self) -> None:
-        """NOTIFY_RESEND: what was read and not answered is to be read again."""
-        sent, self._sent = self._sent, {}
-        for request in sent.values():
-            self._out.interrupts.pop(request, None)
-            request.state = State.PENDING
-            if request.device is not None:
-                request.device.unanswered -= 1
-            request.device = None
-            request.unique |= FUSE_UNIQUE_RESEND
-        again = OrderedDict.fromkeys(sent.values())
-        again.update(self._out.pending)
-        self._out.pending = again
+        """NOTIFY_RESEND: what was read and not answered is to be read again. Many requests become
+        unread in pieces, from the last one on; who asks for it meanwhile has it all done anew."""
+        self._resends += 1
+        if self._resends == 1:
+            self._for_each([*reversed(self._sent.values()), _LAST], self._unread)
+
+    def _unread(self, request: Request | None) -> None:
+        if request is None:
+            anew, self._resends = self._resends > 1, 0
+            if anew:
+                self.resend()
+            return
+        if self._sent.pop(request.unique, None) is None:  # it has its answer
+            return
+        self._out.interrupts.pop(request, None)
+        request.state = State.PENDING
+        if request.device is not None:
+            request.device.unanswered -= 1
+        request.device = None
+        request.unique |= FUSE_UNIQUE_RESEND
+        self._out.put_back(request)
         self.notify(_IN)
 
     # --- the end

@@ -76,6 +76,11 @@ class Outgoing:
         self.forgets.clear()
         self._read = self._refused = _nothing
 
+    def put_back(self, request: Request) -> None:
+        """It was read, and is the first to be read again."""
+        self.pending[request] = None
+        self.pending.move_to_end(request, last=False)
+
     def take_unique(self) -> int:
         """A number that no other message has."""
         self._next_unique += ID_STEP

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from sentry.abi import fuse as f
 from sentry.fs.fuse import connection
 from sentry.loop import PIECE
 from tests.fuzz.resources.fuse import ROOM, Server
@@ -79,3 +80,50 @@ def test_those_that_a_closed_device_owes_end_and_others_are_answered() -> None:
         server.answer_all()
         world.settle()
         assert sorted(call.result for call in syncing) == [-errno.ECONNABORTED] * 2 + [0] * 2
+
+
+def test_what_a_server_has_read_is_to_be_read_again_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with World() as world:
+        server, user = Server(Bench(world, 1)), world.program()
+        fd = ask(server, user, "open", b"/tmp/m/file", 2)
+        (served,) = world.vfs.fuse
+        served.connection.max_background = 4 * PIECE
+        for _ in range(3 * PIECE):
+            user.ok("dup", fd)
+        user.fork().begin("exit_group", 0)
+        world.settle()
+        room, device = server.program.buffer(ROOM), server.device
+
+        def read() -> int:
+            """The number of a request; 0: there is none."""
+            got = server.program.call("read", device, room, ROOM)
+            data = server.program.read(room, got) if got > 0 else bytes(16)
+            return int.from_bytes(data[8:16], "little")
+
+        def resend() -> None:
+            size = f.FUSE_OUT_HEADER.size
+            notice = f.FUSE_OUT_HEADER.pack(size, f.FUSE_NOTIFY_RESEND, 0)
+            assert server.program.call("write", device, notice, size) == size
+
+        sent = []
+        while number := read():
+            sent.append(number)
+        assert len(sent) > 2 * PIECE
+        with monkeypatch.context() as short:
+            short.setattr("sentry.loop.PIECE_NS", -1)
+            resend()
+            assert len(served.connection._sent) > PIECE
+            again = read()
+            assert again & ~f.FUSE_UNIQUE_RESEND in sent
+            resend()
+        world.settle()
+        found = []
+        while number := read():
+            found.append(number)
+        unread = [number | f.FUSE_UNIQUE_RESEND for number in sent]
+        assert found == [again, *(number for number in unread if number != again)]
+        server.program.ok("close", device)
+        world.settle()
+        assert (served.connection.waiting, world.vfs.fuse.bytes) == (0, 0)
