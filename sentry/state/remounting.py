@@ -103,7 +103,7 @@ class MadeMounts:
             return
         if table.file_systems or table.changed or any(m.namespace is None for m in table.mounts):
             rights.check_mount()
-        kernel.vfs.budget.check_mounts(len(table.mounts))
+        kernel.vfs.budget.check_mounts(len(table.mounts), 0)
         self._file_systems = self._made_file_systems()
         self._tops = [
             self.first[0].root if isinstance(fs, Unbuilt) else Dentry(None, b"/", fs.root)

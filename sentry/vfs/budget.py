@@ -153,9 +153,10 @@ class Budget:
         if more > 0 and self.locks + more > MAX_LOCKS:
             raise ENOLCK("the ceiling of record locks")
 
-    def check_mounts(self, more: int, present: int = 0) -> None:
-        """So many more mounts, in a namespace that has `present` ones. Raises: ENOSPC."""
-        if present + more > min(self.mount_max, MAX_MOUNTS_OF_NAMESPACE):
+    def check_mounts(self, more: int, present: int | None = None) -> None:
+        """So many more mounts; `present`: are attached in a namespace that has so many, which
+        fs.mount-max is for (count_mounts(), fs/namespace.c). Raises: ENOSPC."""
+        if present is not None and present + more > min(self.mount_max, MAX_MOUNTS_OF_NAMESPACE):
             raise ENOSPC("fs.mount-max")
         if self.mounts + more > MAX_MOUNTS:
             raise ENOSPC("the ceiling of mounts")

@@ -65,7 +65,7 @@ def clone(
     root: Dentry,
     join: Callable[[Mount, Mount], None] = propagation.join_as_peer,
 ) -> Mount:
-    """clone_mnt(): of one. Raises: ENOSPC."""
+    """clone_mnt(): of one."""
     new = namespace.new_mount(old.fs, root, old.flags)
     new.locked_flags = old.locked_flags
     join(new, old)
@@ -99,7 +99,8 @@ def _copied_namespace(
     Those that hold mount namespaces are left out: two of these could hold each other for ever.
 
     `owner` is the user namespace of the new one; if it is another one, everything is received
-    but nothing sent, and the mounts are locked together. Raises: ENOSPC.
+    but nothing sent, and the mounts are locked together. Of fs.mount-max it asks nothing: the copy
+    has as many as there were. Raises: ENOSPC.
     """
     foreign = owner is not namespace.owner
     join = propagation.join_as_slave if foreign else propagation.join_as_peer
@@ -114,6 +115,7 @@ def _copied_namespace(
                 assert old.parent is not None
                 if old.parent.mount.id not in by_old or shows_mounts(old):
                     continue
+                namespace.budget.check_mounts(1)
                 new = by_old[old.id] = clone(namespace, old, old.root, join)
                 new.locked = old.locked or foreign
                 copy.put(new, Location(by_old[old.parent.mount.id], old.parent.dentry))

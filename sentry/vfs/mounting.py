@@ -277,6 +277,7 @@ def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Steps[M
     if recursive:
         copy = yield from mount_copies.copy_tree.steps(caller.mounts, mount, source.dentry)
     else:
+        caller.mounts.check_room()
         copy = mount_copies.clone(caller.mounts, mount, source.dentry)
     copy.locked = False
     return copy

@@ -114,7 +114,6 @@ class MountNamespace:
 
     def new_mount(self, fs: FileSystem, root: Dentry, flags: int) -> Mount:
         """A mount that is not attached yet."""
-        self.check_room()
         return Mount(next(self.ids), fs, root, flags)
 
     def check_room(self, more: int = 1) -> None:

@@ -253,12 +253,23 @@ def test_copy_of_a_namespace_that_fails_in_the_middle_leaves_nothing(
     next(copying)
     assert counted() != before
     with monkeypatch.context() as full:
-        full.setattr(budget, "mount_max", 0)
+        full.setattr("sentry.vfs.budget.MAX_MOUNTS", 0)
         with pytest.raises(ENOSPC):
             next(copying)
     assert counted() == before
     task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
     assert budget.mounts == before[0] + 1
+
+
+def test_mount_max_is_for_what_is_attached_and_no_new_namespace(task: Any) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    mounts = task.task.mounts
+    for most in (len(mounts), 1):
+        mounts.budget.mount_max = most
+        child = task.fork()
+        child.ok("unshare", CLONE_NEWNS)
+        assert child.call("mount", b"x", b"/m", b"tmpfs", 0, 0) == -errno.ENOSPC
+        assert len(child.task.mounts) == len(mounts)
 
 
 def test_recursive_bind_takes_what_is_below(task: Any) -> None:
