@@ -8,13 +8,15 @@ request has a descriptor of its own, so that the file can be closed meanwhile.
 
 from __future__ import annotations
 
+import os
 import select
 import struct
 from collections.abc import Callable, Hashable, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import Any, Final, Protocol
 
-from sentry.errors import EMFILE, ENFILE, Errno, from_number
+from sentry.errors import EMFILE, ENFILE, ENOMEM, Errno, from_number
 from sentry.platform._native import ffi, lib
 from sentry.wait.fiber import Mode, park, this_fiber
 from sentry.wait.turns import Turn, Turns
@@ -220,10 +222,16 @@ class HostThreads:
         lib.hostio_close(self._pool)
 
     def close_fd(self, device: Hashable, fd: int, closed: Callable[[], object]) -> None:
-        """Have it closed, with nobody waiting. `closed` hears of its end."""
+        """Have it closed, with nobody waiting. `closed` hears of its end. Where there is no memory
+        to ask for it, it is closed here."""
 
         def begin() -> None:
-            self._submit(turn, Op.CLOSE, fd).heard = closed
+            try:
+                self._submit(turn, Op.CLOSE, fd).heard = closed
+            except ENOMEM:
+                self._loop.call_soon(partial(self._turns.end, turn))
+                os.close(fd)
+                closed()
 
         turn = self._turns.ask(Op.CLOSE, begin, device)
         if turn.has_come:

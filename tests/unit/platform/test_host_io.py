@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from sentry.errors import EBADF
 from sentry.loop import HostOnly, Loop
 from sentry.mm.buffers import KernelSource
+from sentry.platform import host_io
 from sentry.platform.host_io import SHARE, THREADS, HostIO, HostThreads, has_writer
 from sentry.wait.fiber import Fiber, Killed, Mode
 
@@ -166,6 +169,20 @@ def test_descriptors_are_closed_by_threads_however_many(host: Host) -> None:
     for fd in fds:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
+
+
+def test_descriptors_that_no_memory_asks_for_are_closed_and_keep_no_turn(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    with monkeypatch.context() as full:
+        full.setattr(host_io, "lib", SimpleNamespace(hostio_submit=lambda *_: -errno.ENOMEM))
+        for _ in range(SHARE + 1):
+            host.io.close_fd(os.dup(host.silent), lambda: closed.append(1))
+    assert len(closed) == SHARE
+    while len(closed) <= SHARE:
+        host.turn()
+    assert host.threads.waiting == 0
 
 
 def test_writer_of_a_fifo_is_known_and_nothing_is_taken(tmp_path: Path) -> None:
