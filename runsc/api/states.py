@@ -52,7 +52,7 @@ def made_so(root: str) -> list[State]:
         names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     except FileNotFoundError:
         return []
-    except RuntimeFailure as error:
+    except (RuntimeFailure, ValueError) as error:
         raise SandboxError(str(error)) from None
     for name in names:
         try:

@@ -86,6 +86,8 @@ def root_of(
     Raises: ImageError, one line that says why not. Then nothing is left behind.
     """
     name = os.fspath(source)
+    if "\0" in name:
+        raise ImageError(f"image {shown(name)} is no name: it has a NUL")
     limit = LIMIT_BYTES if limit_bytes is None else limit_bytes
     finder = _Finder(default_place() if cache is None else os.fspath(cache), limit, tell)
     try:

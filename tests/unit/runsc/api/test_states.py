@@ -58,6 +58,8 @@ def test_what_is_not_there_or_broken_says_so(tmp_path: Path) -> None:
         states.load(str(tmp_path), "x")
     with pytest.raises(SandboxError, match="invalid container ID"):
         states.load(str(tmp_path), "../x")
+    with pytest.raises(SandboxError, match="null"):
+        states.made_so("a\0b")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "state.json").write_text("{}")
     with pytest.raises(SandboxError, match="missing required field"):

@@ -381,6 +381,8 @@ def test_what_is_there_and_can_be_no_image_is_refused(place: Place) -> None:
         (f"oci:{place.folder}", "is no image"),
         (f"oci-archive:{place.put(LOWER, 'tar')}", "is no archive of an image"),
         (f"docker-archive:{place.put(packed(BOTH))}", "has no 'manifest.json'"),
+        ("a\0name", r"'a\\x00name' is no name"),
+        (Path("oci:a\0name"), "is no name"),
     ):
         with pytest.raises(ImageError, match=message):
             place.root(source)
