@@ -48,11 +48,15 @@ async def execve(
 ) -> object:
     """Load `file` and become it (`unreachable`: see `load`).
 
-    Raises what the loader raises; afterwards there is no way back.
+    Raises what the loader raises, and RestartNoIntr at a signal while another thread executes
+    (cred_guard_mutex, prepare_bprm_creds()); afterwards there is no way back.
     """
     watch = task.kernel.watch
     digest = b""
-    async with task.group.exec_lock:
+    lock = task.group.exec_lock
+    if lock.holder is not None:
+        await lock.until_free(Mode.INTERRUPTIBLE)
+    async with lock:
         image = await load(task, file, path, argv, envp, unreachable=unreachable)
         tracer = task.trace.tracer if task.trace is not None else task
         old_tid = tracer.pids.of(task.tid)

@@ -137,6 +137,26 @@ def test_signal_interrupts_who_waits_to_attach_to_who_executes(
         assert child.task.trace is not None
 
 
+def test_signal_interrupts_who_waits_for_another_thread_that_executes() -> None:
+    with World(stepped=True) as world:
+        user = world.program()
+        make_program(user, b"/x")
+        thread, lock = user.thread(), user.task.group.exec_lock
+        lock.take()
+        thread.handle(SIGUSR1)
+        execve = thread.begin("execve", b"/x", 0, 0)
+        assert not execve.done
+        world.init.ok("tgkill", user.task.group.tgid, thread.task.tid, SIGUSR1)
+        world.settle()
+        assert thread.in_handler
+        thread.leave_handler()
+        assert not execve.done
+        lock.let_go()
+        assert execve.wait() == 0
+        assert user.task.dead
+        assert lock.holder is None
+
+
 def test_no_thread_gives_a_filter_to_who_becomes_root_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
