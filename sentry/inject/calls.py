@@ -14,7 +14,7 @@ from sentry.inject.choice import Choice
 from sentry.kernel.identity import FAST
 from sentry.syscalls.args import UserPath
 from sentry.vfs.file import FileDescription
-from sentry.vfs.paths import path_of
+from sentry.vfs.paths import path_of, short_path
 from sentry.wait.again import NotNow, kept, settled
 from sentry.wait.fiber import Mode, TimedOut
 from sentry.wait.sleep import instead, never, until
@@ -115,15 +115,17 @@ class Faulty:
         base = task.fs.cwd
         for name, value in zip(self._names, values, strict=False):
             if isinstance(value, FileDescription):
-                return path_of(value.location, task.fs.root)
+                return path_of(value.location, task.fs.root, PATH_MAX)
             if isinstance(value, UserPath):
                 try:
                     value = value.read() if value.addr else b""  # noqa: PLW2901
                 except Errno:
                     return b""
             if isinstance(value, bytes):
-                whole = posixpath.join(path_of(base, task.fs.root), value)
-                return posixpath.normpath(whole)
+                above = path_of(base, task.fs.root, PATH_MAX)
+                if len(above) >= PATH_MAX and not value.startswith(b"/"):
+                    return b""
+                return posixpath.normpath(posixpath.join(above, value))
             if isinstance(value, int) and name in FDS | DIRECTORIES:
                 fd = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
                 try:
@@ -131,7 +133,7 @@ class Faulty:
                 except Errno:
                     continue
                 if name in FDS:
-                    return path_of(location, task.fs.root)
+                    return path_of(location, task.fs.root, PATH_MAX)
                 base = location
         return b""
 
@@ -144,4 +146,4 @@ async def _sleep(task: Task, delay_ns: int) -> None:
 
 def _program(task: Task) -> bytes:
     exe = task.group.exe
-    return path_of(exe, task.fs.root) if exe is not None else b""
+    return short_path(exe, task.fs.root) if exe is not None else b""

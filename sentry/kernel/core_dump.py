@@ -20,7 +20,7 @@ from sentry.mm.forced import peek
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.open import OpenHow, open_used
-from sentry.vfs.paths import path_of
+from sentry.vfs.paths import short_path
 from sentry.wait.again import again
 from sentry.wait.fiber import Interrupted, Killed, Mode
 from sentry.wait.sleep import until
@@ -103,7 +103,7 @@ def _setting(task: Task, name: str, default: str) -> str:
 def file_name(task: Task, info: SigInfo, pattern: bytes) -> bytes:
     """format_corename(): the template of /proc/sys/kernel/core_pattern filled in."""
     group, creds = task.group, task.creds
-    exe = path_of(group.exe, task.fs.root) if group.exe is not None else b""
+    exe = short_path(group.exe, task.fs.root) if group.exe is not None else b""
     values: dict[int, bytes] = {
         ord("%"): b"%",
         ord("p"): b"%d" % task.own_pid, ord("P"): b"%d" % group.tgid,

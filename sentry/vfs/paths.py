@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.limits import PATH_MAX
 from sentry.errors import ENAMETOOLONG
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from sentry.vfs.location import Location
     from sentry.vfs.mount import Mount
     from sentry.wait.steps import Steps
+
+TOO_LONG: Final = b"//toolong"
+"""Instead of a path that does not fit into a page, as perf has it (kernel/events/core.c). Of maps
+and core dumps Linux makes the page larger."""
 
 
 def _climb(
@@ -60,17 +64,24 @@ def path_of_cwd(cwd: Location, root: Location) -> bytes:
     return path if reached else b"(unreachable)" + path
 
 
-def shown_path(location: Location, root: Location, most: int | None = None) -> bytes:
+def short_path(location: Location, root: Location) -> bytes:
+    """The same, or TOO_LONG: directories may lie as deep as a program likes."""
+    path = path_of(location, root, PATH_MAX)
+    return path if len(path) < PATH_MAX else TOO_LONG
+
+
+def shown_path(location: Location, root: Location) -> bytes:
     """As /proc shows it: a removed file is marked."""
-    path = path_of(location, root, most)
+    return _marked(short_path(location, root), location)
+
+
+def _marked(path: bytes, location: Location) -> bytes:
     return path + b" (deleted)" if location.dentry.unlinked else path
 
 
 def link_text(location: Location, root: Location) -> bytes:
-    """The same as a link says it: d_path() in a page, for directories may lie as deep as a program
-    likes. Raises: ENAMETOOLONG.
-    """
-    path = shown_path(location, root, PATH_MAX)
+    """The same as a link says it: d_path() in a page. Raises: ENAMETOOLONG."""
+    path = _marked(path_of(location, root, PATH_MAX), location)
     if len(path) >= PATH_MAX:
         raise ENAMETOOLONG("d_path()")
     return path

@@ -32,7 +32,7 @@ from sentry.net.ip.seam import Arrived, Outgoing
 from sentry.net.link.ethernet import HEADER_SIZE as LINK_HEADER
 from sentry.net.link.link import LinkPacket
 from sentry.net.tcp.segment import ACK, RST, SYN
-from sentry.vfs.paths import path_of
+from sentry.vfs.paths import short_path
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller
@@ -256,7 +256,7 @@ def program_of(sender: object) -> Program | None:
         return sender
     task = cast("Caller", sender)
     exe = task.group.exe
-    path = path_of(exe, task.fs.root) if exe is not None else b""
+    path = short_path(exe, task.fs.root) if exe is not None else b""
     pid: int = task.pids.of(task.group.tgid)
     return Program(pid, task.creds.fsuid, path.decode(errors="replace"))
 

@@ -10,7 +10,15 @@ from sentry.abi.limits import PATH_MAX
 from sentry.errors import ENAMETOOLONG
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.location import Location
-from sentry.vfs.paths import is_reachable, link_text, mount_paths, path_of, path_of_cwd
+from sentry.vfs.paths import (
+    TOO_LONG,
+    is_reachable,
+    link_text,
+    mount_paths,
+    path_of,
+    path_of_cwd,
+    shown_path,
+)
 from sentry.wait.steps import at_once
 from tests.world import World
 
@@ -55,3 +63,4 @@ def test_getcwd_climbs_no_further_than_a_path_may_be_long(world: World) -> None:
     assert len(path_of_cwd(Location(root.mount, bottom), root)) == PATH_MAX + 2
     with pytest.raises(ENAMETOOLONG):
         link_text(Location(root.mount, bottom), root)
+    assert shown_path(Location(root.mount, bottom), root) == TOO_LONG
