@@ -62,18 +62,31 @@ class Crowds:
 
     def tell(self, queue: WaitQueue, events: int) -> None:
         """Tell those who are in the queue; whoever runs now waits for that."""
-        step = self._loop.step
-        task: Any = getattr(step, "owner", None) or getattr(step, "name", None)
-        is_task = isinstance(task, Charged)
-        tasks = [task] if is_task and not task.dead else []
-        if tasks:
-            self._waiting[task] = self._waiting.get(task, 0) + 1
-            task.work |= WORK_TELL
+        tasks = self._who_waits()
         if (following := self._telling.get(queue)) is not None:
             following.events |= events
             following.tasks += tasks
         else:
             self._begin(queue, events, tasks)
+
+    def until(self) -> Callable[[], None]:
+        """Whoever runs now waits until this is called: something else was done in pieces."""
+        tasks = self._who_waits()
+
+        def done() -> None:
+            for task in tasks:
+                self._told(task)
+
+        return done
+
+    def _who_waits(self) -> list[Task]:
+        step = self._loop.step
+        task: Any = getattr(step, "owner", None) or getattr(step, "name", None)
+        if not isinstance(task, Charged) or task.dead:
+            return []
+        self._waiting[task] = self._waiting.get(task, 0) + 1
+        task.work |= WORK_TELL
+        return [task]
 
     def _begin(self, queue: WaitQueue, events: int, tasks: list[Task]) -> None:
         self._telling[queue] = Following()

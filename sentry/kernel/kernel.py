@@ -131,6 +131,7 @@ class Kernel:
         self.pids = Pids(MAX_TASKS)
         self.futexes = FutexTable()
         self.crowds = Crowds(loop)
+        vfs.until = self.crowds.until
         self.counters = Counters()
         self.boot_ns = time.monotonic_ns()
         self.start_observers: list[Observer] = []

@@ -6,7 +6,7 @@ Its pages are what mappings of it show: nothing is copied. Pages that were never
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Sized
 from functools import partial
 from itertools import groupby
 from typing import Any, Final, Protocol, TypeVar
@@ -35,6 +35,8 @@ def _give_back(ram: Ram | Disk, chunk: array[int]) -> None:
 class Mapper(Protocol):
     """An address space with VMAs of a file (`AddressMap`), as the file sees it."""
 
+    @property
+    def vmas(self) -> Sized: ...
     def backing_lost(self, backing: Any, start: int, end: int | None, private: bool) -> None: ...
     def losing(self, backing: Any, start: int) -> WaitingSteps[None]: ...
     def losing_frames(self, backing: Any, first: int, frames: array[int]) -> Steps[None]: ...
@@ -328,14 +330,14 @@ class RamFile:
 
     def truncate(self, size: int) -> None:
         """Set the size; what lies past it is gone, also for those who map it (SIGBUS)."""
-        old, first = self._size, self._cut(size)
+        old, first = self._size, self.cut(size)
         if size < old:
             self._drop(first, None, True)
 
     def truncating(self, size: int) -> WaitingSteps[None]:
         """`truncate`: the size first, so that nobody maps more of it; then who maps it loses that,
         a mapping a piece, and its frames go, a chunk a piece."""
-        old, first = self._size, self._cut(size)
+        old, first = self._size, self.cut(size)
         if size >= old:
             return
         start = first * PAGE_SIZE
@@ -344,8 +346,9 @@ class RamFile:
             self._put(low, high)
             yield None
 
-    def _cut(self, size: int) -> int:
-        """The size, and zeros behind it up to the next page, which it gives."""
+    def cut(self, size: int) -> int:
+        """The size, and zeros behind it up to the next page, which it gives: the caller has the
+        pages go from there on."""
         old, self._size = self._size, size
         if size < old and size % PAGE_SIZE and self.peek(size // PAGE_SIZE):
             chunk = self._chunks[size // CHUNK_BYTES]
@@ -378,11 +381,24 @@ class RamFile:
         if not any(frames):
             return
         try:
-            yield from lost_by_all(
-                self.mappers, lambda mapper: mapper.losing_frames(self, first, frames)
-            )
+            yield from self.losing(first, frames)
         finally:
             self.ram.put_list(frames, 0, len(frames))
+
+    def losing(self, first: int, frames: array[int]) -> Steps[None]:
+        """Who maps the pages from `first` on, which had these frames, loses them."""
+        return lost_by_all(
+            self.mappers, lambda mapper: mapper.losing_frames(self, first, frames)
+        )
+
+    def taken_out(self, first: int, last: int | None) -> list[tuple[int, array[int]]]:
+        """The frames of pages, chunk by chunk with their first page, which are holes now; they are
+        the caller's. Of all pages it is a matter of an instant."""
+        if first or last is not None:
+            return [(low, self._take_out(low, high)) for low, high in self.parts(first, last)]
+        chunks, self._chunks, self._views = self._chunks, {}, {}
+        self._count(-self.pages)
+        return [(number * CHUNK, chunk) for number, chunk in chunks.items()]
 
     def _take_out(self, first: int, last: int) -> array[int]:
         """The frames of pages of one chunk, which are holes now: they are the caller's."""

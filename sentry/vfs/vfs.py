@@ -105,6 +105,9 @@ class Vfs:
         self.leftovers = Leftovers(loop)
         self.tracked = 0
         """Files on a server that are mapped so that stores reach them: sentry.fs.page_cache."""
+        self.until: Callable[[], Callable[[], None]] | None = None
+        """The kernel's: whose call has caused what is done behind it goes on when the result is
+        called (sentry.kernel.crowds)."""
         self.epoll_items = 0
         """Watched files of all epolls, for their ceiling."""
         self.polled = 0

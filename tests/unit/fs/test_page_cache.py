@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from sentry.errors import EIO, ENOMEM, ENOSPC
-from sentry.fs.page_cache import ALL, PageCache, Unreadable
+from sentry.fs.page_cache import ALL, MANY, PageCache, Unreadable
 from sentry.mm.ramfile import RamFile
+from sentry.platform.frames import write_frames
 from sentry.platform.memory import Ram
 from sentry.vfs.vfs import Vfs
+from sentry.wait.steps import Steps, WaitingSteps
 from tests.unit.fs.resting import done
 
 PAGE = 4096
@@ -176,24 +179,55 @@ def test_answer_for_pages_that_nobody_maps_any_more_takes_no_memory(
 
 
 class Storing:
-    """An address space that has a page when it is to lose it, and stores until then."""
+    """An address space that has all pages when it is to lose them, and stores until then."""
 
-    def __init__(self, at: int) -> None:
-        self.at = at
+    def __init__(self, mappings: int = 1) -> None:
+        self.vmas = range(mappings)
+        self.stores: dict[int, bytes] = {}
         self.asked = 0
 
-    def backing_lost(self, ram: RamFile, start: int, end: int | None, private: bool) -> None:
+    def losing_frames(self, ram: RamFile, first: int, frames: array[int]) -> Steps[None]:
         self.asked += 1
-        if start <= self.at < (end or ALL) and ram.peek(self.at // PAGE):
-            ram.write(self.at, b"last")
+        yield
+        for page, data in self.stores.items():
+            at = page - first
+            if 0 <= at < len(frames) and frames[at]:
+                write_frames(frames, at * PAGE, data)
+
+    def losing(self, ram: RamFile, start: int) -> WaitingSteps[None]:
+        self.lost = start
+        yield None
+
+    def backing_lost(self, ram: RamFile, start: int, end: int | None, private: bool) -> None:
+        self.lost = start
 
     def window_lost(self, backing: object, piece: object) -> None: ...
+
+
+class Behind:
+    """A loop on which nothing goes on by itself."""
+
+    def __init__(self) -> None:
+        self.begun: list[Any] = []
+
+    def spawn(self, work: Any, name: object) -> None:
+        self.begun.append(work)
+
+
+@pytest.fixture
+def crowded(cache: Server) -> Storing:
+    """Who maps the file with more than is lost at once."""
+    storing = Storing(MANY + 1)
+    cache.ram.mappers[storing] = 1
+    cache._vfs.loop = Behind()
+    return storing
 
 
 def test_what_is_stored_until_a_page_is_lost_is_not_dropped(cache: Server) -> None:
     cache.track()
     load(cache, 0)
-    storing = Storing(PAGE)
+    storing = Storing()
+    storing.stores[1] = b"last"
     cache.ram.mappers[storing] = 1
     cache.drop(0, 0)
     assert storing.asked == 1
@@ -201,3 +235,78 @@ def test_what_is_stored_until_a_page_is_lost_is_not_dropped(cache: Server) -> No
     done(cache.write_back("handle"))
     assert cache.stored == [("handle", PAGE, PAGE)]
     assert cache.data[PAGE : PAGE + 4] == b"last"
+
+
+def test_many_lose_pages_behind_the_call_and_find_new_ones_at_once(
+    memory: Ram, cache: Server, crowded: Storing
+) -> None:
+    load(cache, 0)
+    frames = memory.counters().frames
+    cache.drop(0, 0)
+    cache.drop(0, 0)
+    cache.data[:3] = b"new"
+    load(cache, 0)
+    assert cache.ram.read(0, SIZE) == cache.data
+    cache.track()
+    assert (cache.ram.pages, crowded.asked) == (0, 0)
+    load(cache, 0)
+    assert cache.has_tracked(0, SIZE)
+    (work,) = cache._vfs.loop.begun
+    done(work)
+    assert (cache.ram.pages, memory.counters().frames) == (4, frames)
+
+
+def test_what_many_may_store_comes_back_behind_the_call_and_is_waited_for(
+    memory: Ram, cache: Server, crowded: Storing
+) -> None:
+    cache.track()
+    load(cache, 0)
+    frames = memory.counters().frames
+    crowded.stores[2] = b"last"
+    cache.ram.write(0, b"stored")
+    cache.drop(0, 0)
+    assert cache.has_tracked(3 * PAGE, 1)
+    loading, sending = cache.ram.loader(1, 1), cache.write_back("handle")
+    for waits in (loading, sending):
+        assert waits.send(None) is not None
+    (work,) = cache._vfs.loop.begun
+    done(work)
+    assert [bool(cache.ram.peek(index)) for index in range(4)] == [True, False, True, False]
+    assert memory.counters().frames == frames - 2
+    del sending
+    done(cache.write_back("handle"))
+    assert cache.stored == [("handle", 0, PAGE), ("handle", 2 * PAGE, PAGE)]
+    assert (cache.data[:6], cache.data[2 * PAGE : 2 * PAGE + 4]) == (b"stored", b"last")
+
+
+def test_file_of_many_mappings_is_cut_and_grows_behind_the_call(
+    memory: Ram, cache: Server, crowded: Storing
+) -> None:
+    cache.track()
+    load(cache, 0)
+    frames = memory.counters().frames
+    cache.ram.write(PAGE, b"stored")
+    cache.ram.write(2 * PAGE, b"stored")
+    cache.resize(PAGE + 100)
+    cache.resize(SIZE)
+    losing, copies = cache._vfs.loop.begun
+    done(losing)
+    done(copies)
+    assert crowded.lost == 4 * PAGE
+    assert [bool(cache.ram.peek(index)) for index in range(4)] == [True, True, False, False]
+    assert memory.counters().frames == frames - 2
+    done(cache.write_back("handle"))
+    assert cache.stored == [("handle", PAGE, PAGE)]
+    assert cache.ram.read(PAGE, PAGE) == bytes(cache.data[PAGE : 2 * PAGE])
+
+
+def test_page_with_the_end_that_many_map_is_no_store_when_it_grows(
+    cache: Server, crowded: Storing
+) -> None:
+    cache.track()
+    load(cache, 3)
+    cache.data += b"appended"
+    cache.resize(len(cache.data))
+    done(*cache._vfs.loop.begun)
+    done(cache.write_back("handle"))
+    assert not cache.stored and not cache.ram.peek(3)

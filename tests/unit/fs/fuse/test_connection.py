@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import pytest
 
 from sentry.abi import fuse as f
+from sentry.abi.mman import MAP_PRIVATE, PROT_READ
+from sentry.fs import page_cache
 from sentry.fs.fuse import connection
+from sentry.fs.fuse.pages import Pages
 from sentry.loop import PIECE
+from sentry.platform.constants import PAGE_SIZE as PAGE
 from tests.fuzz.resources.fuse import ROOM, Server
 from tests.fuzz.scaling import Bench
 from tests.unit.fs.fuse.test_directory import ask
@@ -127,3 +132,28 @@ def test_what_a_server_has_read_is_to_be_read_again_in_pieces(
         server.program.ok("close", device)
         world.settle()
         assert (served.connection.waiting, world.vfs.fuse.bytes) == (0, 0)
+
+
+def test_who_says_that_much_is_old_goes_on_when_all_have_lost_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page_cache, "MANY", -1)
+    with World() as world:
+        server, user = Server(Bench(world, 1)), world.program()
+        fd = ask(server, user, "open", b"/tmp/m/file", 2)
+        file: Any = user.task.files.get_raw(fd).inode
+        file.pages = Pages(file, world.vfs.ram_file())
+        file.pages.ram.truncate(PAGE)
+        file.pages.ram.bring(0, b"old")
+        at = user.ok("mmap", 0, PAGE, PROT_READ, MAP_PRIVATE, fd, 0)
+        child = user.fork()
+        assert user.read(at, 3) == child.read(at, 3) == b"old"
+        notice = f.FUSE_NOTIFY_INVAL_INODE_OUT.pack(file.nodeid, 0, 0)
+        size = f.FUSE_OUT_HEADER.size + len(notice)
+        notice = f.FUSE_OUT_HEADER.pack(size, f.FUSE_NOTIFY_INVAL_INODE, 0) + notice
+        frames = world.platform.ram.counters().frames
+        call = server.program.begin("write", server.device, notice, size)
+        assert call.wait() == size
+        assert world.platform.ram.counters().frames == frames - 1
+        for each in (user, child):
+            assert not each.task.mm.space.check(at, 1, False)
