@@ -485,14 +485,21 @@ class AddressMap:
                     frames = backing.frames(page, stop - page)
                     self.space.forget_list(low + (page - first << 12), frames)
 
-    def window_lost(self, backing: Backing, piece: WindowRange) -> None:
-        """A piece of a FILES window goes: drop the entries into it; private copies stay."""
-        for vma in self.vmas.backed():
-            if vma.backing is backing and piece in vma.windows:
-                if not self.space.is_gone:
-                    self.space.forget_window(vma.start, vma.pages, piece.gpa, piece.size)
-                vma.windows.remove(piece)
-                piece.put()
+    def losing_window(self, backing: Backing, piece: WindowRange) -> Steps[None]:
+        """A piece of a FILES window goes: drop the entries into it; private copies stay. Without
+        the lock: what another thread moves meanwhile keeps it."""
+        at = 0
+        while True:
+            vmas, at = self.vmas.backed_piece(at)
+            for vma in vmas:
+                if vma.backing is backing and piece in vma.windows:
+                    if not self.space.is_gone:
+                        self.space.forget_window(vma.start, vma.pages, piece.gpa, piece.size)
+                    vma.windows.remove(piece)
+                    piece.put()
+            if not at:
+                return
+            yield
 
     # --- free ranges
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 from sentry.errors import ENOMEM
+from sentry.mm.errors import NeedsFault
 from sentry.mm.ramfile import Mapper, lost_by_all
 from sentry.platform.windows import MAX_TAKEN, WindowRange, Windows
-from sentry.wait.steps import WaitingSteps
+from sentry.wait.steps import Steps, WaitingSteps, at_once, driven
 
 WHOLE_FILE: Final = 16 << 20
 """Files up to this size get one window piece for everybody."""
 PIECE: Final = 64 << 20
 """Larger ones are cut into pieces of this size."""
+MANY: Final = 4096
+"""Mappings of all who map a file."""
 
 
 class MappedFile(Protocol):
@@ -70,14 +74,17 @@ class HostBacking:
         host says; not ENOMEM, which may pass."""
         if self._pieces or not self.size:
             return
-        with suppress(ENOMEM):
+        with suppress(ENOMEM, NeedsFault):
             self.window(0, 4096, writable and self.writable).put()
 
     def window(self, offset: int, length: int, writable: bool) -> WindowRange:
-        """A window piece that covers this part of the file, with a reference for the caller."""
+        """A window piece that covers this part of the file, with a reference for the caller.
+
+        Raises: ENOMEM, what the host says; NeedsFault where many have to give up pieces before.
+        """
         self._pieces = [piece for piece in self._pieces if piece.mapped]
         for piece in self._pieces:
-            if piece.writable == writable and piece.covers(offset, length):
+            if not piece.leaves and piece.writable == writable and piece.covers(offset, length):
                 return piece.get()
         start, end = offset, offset + length
         size = (self.size + 4095) & ~4095
@@ -91,14 +98,23 @@ class HostBacking:
         except ENOMEM:
             if length > MAX_TAKEN:
                 raise
-            piece = self._windows.map_instead(self, offset, length, writable)
+            pieces = self._windows.in_the_way(length, writable)
+            room = self._windows.taking_away(pieces)
+            if any(piece.owner.is_crowded for piece in pieces):
+                raise NeedsFault(partial(driven, room)) from None
+            at_once(room)
+            piece = self._windows.map(self, offset, length, writable)
         self._pieces.append(piece)
         return piece
 
-    def give_up(self, piece: WindowRange) -> None:
+    @property
+    def is_crowded(self) -> bool:
+        """Those who have its pieces are not looked at in one go."""
+        return sum(len(mapper.vmas) for mapper in self.mappers) > MANY
+
+    def giving_up(self, piece: WindowRange) -> Steps[None]:
         """Another file gets the place of this piece: it is mapped again where it is touched."""
-        for mapper in list(self.mappers):
-            mapper.window_lost(self, piece)
+        return lost_by_all(self.mappers, lambda mapper: mapper.losing_window(self, piece))
 
     def cutting(self, size: int) -> WaitingSteps[None]:
         """The file was truncated: whoever maps it loses what lay behind, private copies, too, a

@@ -14,7 +14,7 @@ from sentry.abi.signal import BUS_ADRERR
 from sentry.errors import ENOMEM, ENOSPC, Errno
 from sentry.mm.address_map import AddressMap
 from sentry.mm.backing import HostBacking
-from sentry.mm.errors import BusError, NeedsPage
+from sentry.mm.errors import BusError, NeedsFault, NeedsPage
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.constants import BLOCK_SIZE
@@ -39,7 +39,7 @@ def fill_new(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
             _map_ram(amap, vma, start, min(end, start + FILE_AT_ONCE))
         else:
             _map_window(amap, vma, start, min(end, start + FILE_AT_ONCE))
-    except (Errno, BusError):
+    except (Errno, BusError, NeedsFault):
         pass
 
 
@@ -54,7 +54,7 @@ def _fill_new_anonymous(amap: AddressMap, vma: Vma, start: int, end: int) -> Non
 
 
 def fill_around(amap: AddressMap, vma: Vma, page: int) -> None:
-    """Map a page that faulted, and some around it. Raises: BusError, NeedsPage, ENOMEM."""
+    """Map a page that faulted, and some around it. Raises: BusError, NeedsFault, ENOMEM."""
     backing = vma.backing
     if backing is None:
         size = STACK_CHUNK if vma.flags & (VmFlag.STACK | VmFlag.GROWSDOWN) else BLOCK_SIZE
@@ -136,6 +136,6 @@ def show_instead(amap: AddressMap, vma: Vma) -> bool:
             return False
         _, gpa = vma.window(vma.start, vma.pages)
         amap.space.map_over(vma.start, gpa, vma.pages, vma.prot)
-    except Errno:
+    except (Errno, NeedsFault):
         return False
     return True

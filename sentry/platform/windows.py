@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from sentry.errors import ENOMEM, from_number
 from sentry.platform._native import lib
 from sentry.platform.constants import RO_WINDOW_GPA, RW_WINDOW_GPA, WINDOW_SPAN
+from sentry.wait.steps import Steps
 
 MAX_WINDOWS: Final = 30_000
 """Each splits the reservation around it: two of the 65,530 mappings that the host allows in a
@@ -32,7 +33,11 @@ class Owner(Protocol):
 
     fd: int
 
-    def give_up(self, piece: WindowRange) -> None:
+    @property
+    def is_crowded(self) -> bool:
+        """Those who have its pieces are not looked at in one go."""
+
+    def giving_up(self, piece: WindowRange) -> Steps[None]:
         """Have all users of a piece drop it, and their entries before."""
 
 
@@ -42,7 +47,9 @@ class WindowRange:
     Without users it stays mapped for a while, so that the next one finds the pages warm.
     """
 
-    __slots__ = ("gpa", "kept", "mapped", "offset", "owner", "refs", "size", "windows", "writable")
+    __slots__ = (
+        "gpa", "kept", "leaves", "mapped", "offset", "owner", "refs", "size", "windows", "writable",
+    )  # fmt: skip
 
     def __init__(
         self, windows: Windows, owner: Owner, gpa: int, size: int, offset: int, writable: bool
@@ -57,6 +64,8 @@ class WindowRange:
         self.mapped = True
         self.kept = True
         """The file is open still: the piece may stay mapped without users."""
+        self.leaves = False
+        """Its users are losing it for another one's sake: it does not stay, and gets no new one."""
 
     def covers(self, offset: int, length: int) -> bool:
         """Whether this part of the file lies in it."""
@@ -76,7 +85,7 @@ class WindowRange:
         if self.refs:
             return
         del self.windows.used[self.writable][self]
-        if self.kept:
+        if self.kept and not self.leaves:
             self.windows.idle[self] = None
             self.windows.evict(MAX_IDLE)
         else:
@@ -163,29 +172,34 @@ class Windows:
         self.used[writable][piece] = None
         return piece
 
-    def map_instead(self, owner: Owner, offset: int, size: int, writable: bool) -> WindowRange:
-        """The same at the cost of others. Raises: ENOMEM, what mmap(2) raises."""
+    def in_the_way(self, size: int, writable: bool) -> list[WindowRange]:
+        """Pieces of others in whose place one could be mapped. Raises: ENOMEM for a large one."""
         if size > MAX_TAKEN:
             raise ENOMEM("too much to take from others")
         some = self.used[writable] or self.used[not writable]
-        oldest = min(islice(some, LOOKED_AT), key=lambda piece: piece.refs, default=None)
-        if oldest is not None:
-            room = max(1 << _order(size), 1 << _order(oldest.size))
-            start = oldest.gpa & -room
-            for gpa in range(start, start + room, 1 << LOWEST):
-                if (piece := self._at.get(gpa)) is not None:
-                    self._take_away(piece)
-        return self.map(owner, offset, size, writable)
+        oldest = min(
+            islice(some, LOOKED_AT), key=lambda piece: (piece.leaves, piece.refs), default=None
+        )
+        if oldest is None:
+            return []
+        room = max(1 << _order(size), 1 << _order(oldest.size))
+        start = oldest.gpa & -room
+        places = range(start, start + room, 1 << LOWEST)
+        return [self._at[gpa] for gpa in places if gpa in self._at]
 
-    def _take_away(self, piece: WindowRange) -> None:
-        kept, piece.kept = piece.kept, False
-        if piece.refs:
-            piece.owner.give_up(piece)
-            self.taken += 1
-        elif piece.mapped:
-            piece.forget()
-        if piece.mapped:  # somebody is about to map it
-            piece.kept = kept
+    def taking_away(self, pieces: list[WindowRange]) -> Steps[None]:
+        """Whoever uses these pieces has to map them anew, where nobody is about to do so."""
+        for piece in pieces:
+            if not piece.refs:
+                if piece.mapped:
+                    piece.forget()
+                continue
+            piece.leaves = True
+            try:
+                yield from piece.owner.giving_up(piece)
+                self.taken += 1
+            finally:
+                piece.leaves = False
 
     def evict(self, keep: int) -> None:
         """Unmap the oldest idle pieces, all but `keep`."""

@@ -201,7 +201,8 @@ class Storing:
     def backing_lost(self, ram: RamFile, start: int, end: int | None, private: bool) -> None:
         self.lost = start
 
-    def window_lost(self, backing: object, piece: object) -> None: ...
+    def losing_window(self, backing: object, piece: object) -> Steps[None]:
+        yield
 
 
 class Behind:

@@ -19,15 +19,17 @@ from sentry.abi.mman import (
     PROT_WRITE,
 )
 from sentry.errors import ENODEV
+from sentry.mm import backing as backing_module
 from sentry.mm.address_map import AT_ONCE
 from sentry.mm.backing import HostBacking
-from sentry.mm.errors import BusError
+from sentry.mm.errors import BusError, NeedsFault
 from sentry.mm.faults import fault
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
 from sentry.mm.protect import mprotect
 from sentry.mm.ramfile import CHUNK, RamFile
 from sentry.mm.vma_list import RUN_MAX
+from sentry.platform import windows
 from sentry.platform.memory import Ram
 from sentry.wait.steps import at_once
 
@@ -83,7 +85,7 @@ def test_file_is_cut_and_a_piece_given_up_while_one_that_maps_them_ends(
     memory.punch(0, PAGE)
     at_once(backing.cutting(0))
     for piece in list(backing._pieces):
-        backing.give_up(piece)
+        at_once(backing.giving_up(piece))
     at_once(ending)
     assert not memory.mappers
     assert not backing.mappers
@@ -274,7 +276,7 @@ def test_who_loses_a_piece_to_another_finds_its_pages_and_its_copies_again(
     far = 42 * PAGE
     child = mm.fork()
     for piece in list(backing._pieces):
-        backing.give_up(piece)
+        at_once(backing.giving_up(piece))
     assert len(ram.windows.idle) == 2 and mm.space.native.windows == 0
     ram.windows.evict(0)
     for each in (mm, child):
@@ -288,3 +290,26 @@ def test_who_loses_a_piece_to_another_finds_its_pages_and_its_copies_again(
     for each in (mm, child):
         each.release()
     assert not backing.mappers
+
+
+def test_pieces_of_files_that_many_map_are_waited_for(
+    ram: Ram, mm: MemoryManager, host_file: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = host_file(b"first" * 10_000), host_file(b"second" * 10_000)
+    at = mmap(mm.map, 0, PAGE, PROT_READ, MAP_PRIVATE, first, 0)
+    child = mm.fork()
+    fault(child.map, at, READ_FAULT)
+    monkeypatch.setattr(windows, "MAX_WINDOWS", 1)
+    monkeypatch.setattr(backing_module, "MANY", -1)
+    there = mmap(mm.map, 0, PAGE, PROT_READ, MAP_PRIVATE, second, 0)  # nothing is made ahead
+    assert ram.windows.taken == 0 and not mm.space.translate(there)
+    with pytest.raises(NeedsFault) as need:
+        fault(mm.map, there, READ_FAULT)
+    assert child.read(at, 5) == b"first"
+    with pytest.raises(StopIteration):
+        need.value.wait().send(None)
+    assert not mm.space.translate(at) and not child.space.translate(at)
+    fault(mm.map, there, READ_FAULT)
+    assert mm.read(there, 6) == b"second"
+    for each in (mm, child):
+        each.release()

@@ -16,6 +16,7 @@ from sentry.errors import EINVAL
 from sentry.platform._native import ffi, lib
 from sentry.platform.memory import AddressSpace, Exhausted, Ram
 from sentry.platform.windows import WindowRange
+from sentry.wait.steps import Steps
 
 R, W, X = 1, 2, 4
 PAGE = 4096
@@ -330,8 +331,10 @@ class Donated:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.is_crowded = False
 
-    def give_up(self, piece: WindowRange) -> None: ...
+    def giving_up(self, piece: WindowRange) -> Steps[None]:
+        yield
 
 
 def test_window_maps_a_file_read_only_and_privately(

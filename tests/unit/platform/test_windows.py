@@ -15,6 +15,7 @@ from sentry.platform._native import ffi, lib
 from sentry.platform.constants import RO_WINDOW_GPA, WINDOW_SPAN
 from sentry.platform.memory import Ram
 from sentry.platform.windows import HIGHEST, MAX_TAKEN, Ranges, WindowRange, Windows
+from sentry.wait.steps import Steps, at_once
 
 PAGE = 4096
 MIB = 1 << 20
@@ -27,11 +28,19 @@ class File:
         self.fd = fd
         self.given: list[WindowRange] = []
         self.stubborn = False
+        self.is_crowded = False
 
-    def give_up(self, piece: WindowRange) -> None:
+    def giving_up(self, piece: WindowRange) -> Steps[None]:
         self.given.append(piece)
+        yield
         while piece.refs and not self.stubborn:
             piece.put()
+
+
+def map_instead(windows: Windows, file: File, size: int) -> WindowRange:
+    """In the place of others."""
+    at_once(windows.taking_away(windows.in_the_way(size, False)))
+    return windows.map(file, 0, size, False)
 
 
 @pytest.fixture()
@@ -99,9 +108,9 @@ def test_who_needs_a_page_takes_the_place_of_the_oldest_piece(windows: Windows, 
     with pytest.raises(ENOMEM):
         windows.map(file, 0, PAGE, False)
     with pytest.raises(ENOMEM):
-        windows.map_instead(file, 0, MAX_TAKEN + PAGE, False)
+        map_instead(windows, file, MAX_TAKEN + PAGE)
     pieces[0].get()  # one more user than the others have
-    assert windows.map_instead(file, 0, PAGE, False).mapped
+    assert map_instead(windows, file, PAGE).mapped
     assert file.given == [pieces[1]]
     assert [piece.mapped for piece in pieces] == [True, False, True, True]
     assert windows.taken == 1
@@ -114,7 +123,7 @@ def test_small_pieces_give_way_together(
     monkeypatch.setattr(module, "MAX_WINDOWS", 8)
     pieces = [windows.map(file, 0, PAGE, False) for _ in range(8)]
     assert {piece.gpa for piece in pieces} == {RO_WINDOW_GPA + (at << 16) for at in range(8)}
-    wide = windows.map_instead(file, 0, 256 << 10, False)
+    wide = map_instead(windows, file, 256 << 10)
     assert not any(piece.mapped for piece in file.given) and len(file.given) == 4
     assert wide.mapped and windows.mapped == 5
 
@@ -131,5 +140,17 @@ def test_a_piece_that_is_just_being_mapped_stays(windows: Windows, file: File) -
     file.stubborn = True
     piece = windows.map(file, 0, WINDOW_SPAN, False)
     with pytest.raises(ENOMEM):
-        windows.map_instead(file, 0, PAGE, False)
-    assert piece.mapped and piece.kept
+        map_instead(windows, file, PAGE)
+    assert piece.mapped and piece.kept and not piece.leaves
+
+
+def test_pieces_that_others_lose_already_are_taken_last(windows: Windows, file: File) -> None:
+    size = WINDOW_SPAN // 2
+    one, other = windows.map(file, 0, size, False), windows.map(file, size, size, False)
+    other.get()
+    (taken,) = windows.in_the_way(PAGE, False)
+    losing = windows.taking_away([taken])
+    next(losing)
+    assert (taken, windows.in_the_way(PAGE, False)) == (one, [other])
+    at_once(losing)
+    assert not one.mapped and other.mapped and not windows.idle
