@@ -15,7 +15,14 @@ from sentry.errors import ENOMEM, ENOSPC
 from sentry.mm.buffers import UserDest, UserSource
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.disk import Disk
-from sentry.platform.frames import Bytes, frames_of, read_frames, write_frames, zero_frames
+from sentry.platform.frames import (
+    Bytes,
+    frames_of,
+    is_shared,
+    read_frames,
+    write_frames,
+    zero_frames,
+)
 from sentry.platform.memory import Ram
 from sentry.wait.steps import Steps, WaitingSteps
 
@@ -210,24 +217,28 @@ class RamFile:
         else:
             return
         for first, before in made:
-            self._unfill(first, before)
+            yield from self._unfill(first, before)
             yield
         raise ENOSPC(why)
 
-    def _unfill(self, first: int, before: array[int]) -> None:
-        """Pages that were holes `before`, and nobody has stored to since, are holes again."""
-        self.hide(first, first + len(before))
+    def _unfill(self, first: int, before: array[int]) -> Steps[None]:
+        """Pages that were holes `before`, and nobody has stored to since, are holes again: those
+        that nobody has mapped anew when all have lost them."""
+        now = self.frames(first, len(before))
+        made = array("Q", (0 if old else new for old, new in zip(before, now, strict=True)))
+        yield from self.losing(first, made)
         now = self.frames(first, len(before))
         data = read_frames(now, 0, len(before) * PAGE_SIZE)
 
         def is_new(at: int) -> bool:
-            stored = data[at * PAGE_SIZE : (at + 1) * PAGE_SIZE] != _ZEROS
-            return bool(now[at]) and not before[at] and not stored
+            if not made[at] or made[at] != now[at] or is_shared(made[at]):
+                return False
+            return data[at * PAGE_SIZE : (at + 1) * PAGE_SIZE] == _ZEROS
 
         for new, run in groupby(range(len(before)), is_new):
             if new:
                 pages = list(run)
-                self.drop_hidden(first + pages[0], first + pages[-1] + 1)
+                self._put(first + pages[0], first + pages[-1] + 1)
 
     # --- bytes
 
@@ -432,15 +443,6 @@ class RamFile:
                 chunk = self._chunks[start // CHUNK_BYTES]
                 zero_frames(chunk, start % CHUNK_BYTES, stop - start)
         return first, last
-
-    def hide(self, first: int, last: int) -> None:
-        """Who maps the pages [first, last) has to fault for them again."""
-        for mapper in list(self.mappers):
-            mapper.backing_lost(self, first * PAGE_SIZE, last * PAGE_SIZE, False)
-
-    def drop_hidden(self, first: int, last: int) -> None:
-        """Give the frames of [first, last) back. Preconditions: `hide`, in this step."""
-        self._put(first, last)
 
     def _drop(self, first: int, last: int | None, private_too: bool) -> None:
         """Give the frames of [first, last) back, after all who map them have lost them."""

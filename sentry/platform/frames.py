@@ -43,6 +43,11 @@ def write_frames(gpas: array[int], offset: int, data: Bytes) -> int:
     return len(view) - lib.frames_write(frames, offset, view, len(view))
 
 
+def is_shared(gpa: int) -> bool:
+    """Somebody else refers to this frame, too."""
+    return lib.frame_references(gpa) > 1
+
+
 def zero_frames(gpas: array[int], offset: int, count: int) -> None:
     """Clear bytes of frames."""
     frames = ffi.from_buffer("uint64_t[]", gpas)

@@ -75,6 +75,7 @@ struct aspace {
     uint64_t windows;      /* entries into a FILES window */
     uint64_t copied_to;    /* where the last copy on write ended, */
     uint64_t copied;       /* and how many pages around a store it took */
+    unsigned trimmed;      /* the GiB at which the next look for empty tables begins */
     int inside;            /* the execution half's: vCPUs that run it or may run it */
     int dying;             /* aspace_destroy was called */
     void *execution;       /* the execution half's own */

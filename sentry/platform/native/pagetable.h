@@ -2,7 +2,8 @@
  *
  * A and D are always set, so no processor writes here. Removing or weakening an entry goes through
  * a batch (flush.c). A table that became empty stays linked; when an address space has more than
- * EMPTY_LIMIT of them all are unlinked and go to the quarantine of table_pages.c.
+ * EMPTY_LIMIT of them all that are found in one look are unlinked and go to the quarantine of
+ * table_pages.c.
  */
 #ifndef SENTRY_PAGETABLE_H
 #define SENTRY_PAGETABLE_H

@@ -68,10 +68,44 @@ static int prune(struct aspace *as, uint64_t table, int level, int all)
     return all || !used;
 }
 
+static int has_entries(uint64_t table)
+{
+    const uint64_t *entry = (const uint64_t *)(ram.base + table);
+    for (unsigned i = 0; i < ENTRIES; i++)
+        if (entry[i])
+            return 1;
+    return 0;
+}
+
+/* Unlink the empty tables of 512 GiB from `gib` of them on, and tell at which a look ends before. */
+static unsigned trim_below(struct aspace *as, uint64_t *entry, unsigned gib, unsigned *looks)
+{
+    uint64_t table = load(entry) & PTE_ADDR, *below = (uint64_t *)(ram.base + table);
+    for (; gib < ENTRIES && *looks < LOOKS_AT_ONCE; gib++) {
+        uint64_t value = load(&below[gib]);
+        if (!is_table(value))
+            continue;
+        ++*looks;
+        if (prune(as, value & PTE_ADDR, 2, 0))
+            table_unlink(as, &below[gib]);
+    }
+    if (gib == ENTRIES && !has_entries(table))
+        table_unlink(as, entry);
+    return gib;
+}
+
+/* Once round, or as far as one look goes: the next one begins there. */
 void tables_trim(struct aspace *as)
 {
-    if (as->empty_tables > EMPTY_LIMIT)
-        prune(as, as->root, 4, 0);
+    if (as->empty_tables <= EMPTY_LIMIT)
+        return;
+    unsigned looks = 0;
+    for (unsigned n = 0; n <= KERNEL_SLOT && looks < LOOKS_AT_ONCE; n++) {
+        unsigned slot = as->trimmed / ENTRIES, gib = as->trimmed % ENTRIES;
+        uint64_t *entry = (uint64_t *)(ram.base + as->root) + slot;
+        gib = is_table(load(entry)) ? trim_below(as, entry, gib, &looks) : ENTRIES;
+        as->trimmed = (slot * ENTRIES + gib) % (KERNEL_SLOT * ENTRIES);
+    }
 }
 
 int entry_split(struct aspace *as, uint64_t *entry)

@@ -326,6 +326,26 @@ def test_trim_gives_the_host_its_memory_back(ram: Ram, space: AddressSpace) -> N
     assert ram.populated() < 1024 * PAGE and ram.counters().dirty == 0
 
 
+def test_empty_tables_of_a_large_space_are_looked_for_in_pieces(
+    ram: Ram, space: AddressSpace
+) -> None:
+    addresses = [BASE + (gib << 30) for gib in range(1400)]
+    for addr in addresses:
+        space.map_anonymous(addr, 1, R)
+    held = space.tables
+    for addr in addresses[1100:1356]:
+        space.unmap(addr, 1)
+    space.unmap(addresses[0], 1)
+    assert (space.empty_tables, space.tables) == (256, held - 2)  # as far as a look goes
+    space.unmap(addresses[1], 1)
+    assert space.empty_tables == 0
+    assert space.tables == held - 2 * 258
+    for addr in addresses[2:1100]:
+        space.unmap(addr, 1)
+        assert space.empty_tables <= 256 + 1
+    assert space.read(addresses[-1], 1) == b"\0"
+
+
 class Donated:
     """A file of the host."""
 
