@@ -14,7 +14,8 @@ from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT
+from sentry.errors import EAGAIN, EINVAL, ENOMEM, ENOSYS, ETIMEDOUT
+from sentry.kernel import futex_table
 from sentry.kernel.futex_table import MATCH_ANY, Waiter
 from sentry.wait.fiber import Interrupted, Mode, RestartBlock, TimedOut
 from sentry.wait.sleep import Sleep
@@ -117,9 +118,11 @@ def wait_any(
 ) -> AnyFutexSleep:
     """futex_waitv(2): sleep on (address, value, private) each; the index of one that was woken.
 
-    Raises: EAGAIN, ETIMEDOUT, EFAULT, EINVAL, Interrupted.
+    Raises: EAGAIN, ETIMEDOUT, EFAULT, EINVAL, Interrupted; ENOMEM beyond the ceiling.
     """
     table = task.kernel.futexes
+    if table.listed + len(words) > futex_table.MAX_LISTED:
+        raise ENOMEM("the ceiling of words of futex_waitv(2)")
     keys = [key_of(task, addr, private) for addr, _, private in words]
     for addr, value, _ in words:
         if task.mm.load_u32(addr) != value:
@@ -141,6 +144,7 @@ class AnyFutexSleep(Sleep):
         super().__init__(deadline_ns, in_program_time=True)
         self._table = table
         self._waiters = waiters
+        table.listed += len(waiters)
 
     def enter(self, fiber: Fiber) -> None:
         """The waiters are queued already."""
@@ -156,6 +160,7 @@ class AnyFutexSleep(Sleep):
 
     def leave(self) -> None:
         """Out of the queues."""
+        self._table.listed -= len(self._waiters)
         for waiter in self._waiters:
             waiter.fiber = None
             if not waiter.woken:

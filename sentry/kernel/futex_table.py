@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MATCH_ANY = 0xFFFFFFFF
 MANY: Final = 512
 """So many are woken or moved in one step."""
+MAX_LISTED: Final = 1 << 20
+"""Words that those wait on who wait on several: a look at who waits on one word is at all of them,
+25 ms of so many."""
 
 
 class Holder(Protocol):
@@ -67,7 +70,7 @@ class Waiter:
 class FutexTable:
     """All futexes of a sandbox that somebody waits on."""
 
-    __slots__ = ("locks", "queues")
+    __slots__ = ("listed", "locks", "queues")
 
     def __init__(self) -> None:
         self.queues: dict[Hashable, dict[Waiter, None]] = {}
@@ -75,6 +78,8 @@ class FutexTable:
         thread may be 128 times among millions."""
         self.locks: dict[Hashable, PiState] = {}
         """Priority-inheritance locks with waiters."""
+        self.listed = 0
+        """Words in the lists of those who wait on several."""
 
     def add(self, waiter: Waiter) -> None:
         """Queue behind the others of its key."""

@@ -13,8 +13,8 @@ import pytest
 from sentry.abi.futex import FUTEX_WAIT
 from sentry.abi.prctl import PR_SET_DUMPABLE
 from sentry.abi.sched import CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID
-from sentry.errors import EAGAIN, EFAULT, EINVAL, EIO, ENOSYS, ETIMEDOUT, Errno
-from sentry.kernel import futex, futex_pi, task_exit
+from sentry.errors import EAGAIN, EFAULT, EINVAL, EIO, ENOMEM, ENOSYS, ETIMEDOUT, Errno
+from sentry.kernel import futex, futex_pi, futex_table, task_exit
 from sentry.kernel.futex_robust import exit_robust
 from sentry.kernel.futex_table import MANY, MATCH_ANY, FutexTable, Waiter
 from sentry.kernel.task import Task
@@ -459,3 +459,18 @@ def test_where_a_robust_list_lies_is_said_to_who_may_look_into_the_process() -> 
         other.ok("prctl", PR_SET_DUMPABLE, 0)  # as of a program that gives other rights
         assert reader.call("get_robust_list", other.task.tid, head, size) == -errno.EPERM
         assert program.call("get_robust_list", other.task.tid, head, size) == 0
+
+
+def test_words_of_those_who_wait_on_several_have_a_ceiling(
+    world: World, threads: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(futex_table, "MAX_LISTED", 3)
+    words = [(WORD, 0, True), (OTHER, 0, True)]
+    for _ in range(2):
+        first = Sleeper(world, threads[0], futex.wait_any(threads[0], words, None))
+        with pytest.raises(ENOMEM):
+            futex.wait_any(threads[1], words, None)
+        other = Sleeper(world, threads[2], futex.wait_any(threads[2], words[:1], None))
+        assert futex.wake(threads[3], WORD, 2, private=True) == 2
+        world.loop.settle()
+        assert (first.result, other.result, world.kernel.futexes.listed) == (0, 0, 0)
