@@ -6,6 +6,7 @@ Source: containerd's api/runtime/task/v2/shim.proto and runtime/v2/runc/task/ser
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ from sentry.protobuf import Message, decode
 
 DRAIN_S = 2.0
 """So long the output of a process that has ended may be held open by others: as runc's shim."""
+KILL_AGAIN_S = 1.0
 EMPTY = m.Empty()
 DETAILS = "containerd.runc.v1.ProcessDetails"
 
@@ -148,8 +150,16 @@ class TaskService:
             process.pid, process.inner_pid = outcome.pid, kept.pid
         else:
             process.pid = kept.pid
-        fds = dict(zip(kept.names, outcome.fds, strict=True))
-        process.keep(Copies(self._loop, fds))
+        try:
+            if len(outcome.fds) < len(kept.names):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            fds = dict(zip(kept.names, outcome.fds, strict=True))
+            process.keep(Copies(self._loop, fds))
+        except BaseException:  # no descriptor is left: these are the next ones
+            for fd in outcome.fds:
+                with suppress(OSError):
+                    os.close(fd)
+            raise
 
     async def start(self, request: m.Named) -> m.Pid:
         """Let a process run."""
@@ -185,14 +195,17 @@ class TaskService:
             job = jobs.Exec(
                 task.id, self._namespace, task.settings, process.streams, process.spec
             )
-            outcome = await self._work(jobs.add, job)
+            self._take(process, await self._work(jobs.add, job))
+            process.open_input()
         except BaseException:
+            if process.pid:  # it runs already, and nobody would hear of it
+                target = task.id, process.inner_pid
+                with suppress(Refused):
+                    await self._work(jobs.kill, task.settings, target, signal.SIGKILL)
             process.status = TaskStatus.STOPPED
             process.exit_status = 255
             process.exited.keep(None)
             raise
-        self._take(process, outcome)
-        process.open_input()
         process.status = TaskStatus.RUNNING
         self._publisher.publish(m.TaskExecStarted(task.id, process.exec_id, process.pid))
 
@@ -265,11 +278,15 @@ class TaskService:
         return EMPTY
 
     def kill_later(self, task: Task, seconds: float) -> Timer:
-        """SIGKILL for it when the time is over."""
+        """SIGKILL for it when the time is over; again as long as there is nobody yet who could be
+        killed, or no worker for it."""
 
         async def kill() -> None:
-            with suppress(Refused):
+            try:
                 await self.kill(m.Kill(task.id, signal=signal.SIGKILL))
+            except Refused:
+                if task.init.alive and self.tasks.by_id.get(task.id) is task:
+                    self.kill_later(task, KILL_AGAIN_S)
 
         return self._loop.after(seconds, lambda: spawn(kill()))
 

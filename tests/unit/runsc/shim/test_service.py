@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from runsc.shim import messages as m
 from runsc.shim import service as tested
-from runsc.shim.loop import Loop, Promise, spawn
+from runsc.shim.loop import Loop, Promise, Timer, spawn
+from runsc.shim.messages import TaskStatus
 from runsc.shim.publisher import Publisher, Way
 from runsc.shim.service import TaskService
 from runsc.shim.ttrpc import Code, Refused
@@ -21,11 +25,12 @@ class Workers:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.fds: list[int] = []
 
     def start(self, job: Any) -> Promise[Outcome]:
         self.done.append(job.func.__name__)
         promise: Promise[Outcome] = Promise()
-        promise.keep(Outcome(None, 1))
+        promise.keep(Outcome({"pid": 9, "names": ["out", "stdout"]}, 1, self.fds))
         return promise
 
 
@@ -90,3 +95,41 @@ def test_a_container_whose_streams_cannot_be_kept_is_deleted(
     shim = Shim(Outcome({"pid": 7, "names": []}, 5))
     assert "no descriptor is left" in str(shim.create())
     assert (shim.service.tasks.by_id, shim.workers.done) == ({}, ["delete"])
+
+
+def test_a_process_whose_streams_have_not_all_come_is_killed() -> None:
+    shim = Shim(Outcome({"pid": 7, "names": []}, 5))
+    shim.create()
+    task = shim.service.tasks.by_id["c"]
+    task.init.status = TaskStatus.RUNNING
+    spawn(shim.service.exec(m.ExecProcess("c", "e")))
+    shim.workers.fds = [os.open(os.devnull, os.O_RDONLY)]
+    with pytest.raises(OSError, match="Too many open files"):
+        spawn(shim.service.start(m.Named("c", "e")))
+    assert shim.workers.done == ["add", "kill"]
+    process = task.execs["e"]
+    assert (process.status, process.exit_status) == (TaskStatus.STOPPED, 255)
+    assert process.exited.settled and not process.busy
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(shim.workers.fds[0])
+
+
+def test_a_container_that_cannot_be_killed_yet_is_killed_later() -> None:
+    shim, timers = Shim(Outcome({"pid": 0, "names": []}, 5)), list[Timer]()
+    shim.create()
+    service, task = shim.service, shim.service.tasks.by_id["c"]
+
+    def after(_: float, callback: Callable[[], None]) -> Timer:
+        timers.append(Timer(callback))
+        return timers[-1]
+
+    service._loop = SimpleNamespace(after=after)
+    service.kill_later(task, 3)
+    for count, pid in ((2, 0), (3, 0), (3, 7)):
+        task.init.pid = pid
+        timers[-1].callback()
+        assert len(timers) == count
+    assert shim.workers.done == ["kill"]
+    task.init.status = TaskStatus.STOPPED
+    timers[-1].callback()
+    assert len(timers) == 3
