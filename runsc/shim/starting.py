@@ -6,6 +6,7 @@ Source: containerd's runtime/v2/runc/manager/manager_linux.go and runtime/v2/REA
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import socket
@@ -97,8 +98,19 @@ def _options() -> Any | None:
 
 
 def _listen(path: str) -> socket.socket | None:
-    """None if somebody listens there: the shim of this pod."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    """None if somebody listens there: the shim of this pod. One at a time looks: a socket that has
+    its name does not listen yet."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _listen_alone(path)
+    finally:
+        os.close(lock)
+
+
+def _listen_alone(path: str) -> socket.socket | None:
     for _ in range(2):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -119,9 +131,13 @@ def _listen(path: str) -> socket.socket | None:
 
 
 def answers(path: str) -> bool:
+    """Somebody listens, who may have much to do."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
         try:
             sock.connect(path)
+        except BlockingIOError:
+            return True
         except OSError:
             return False
     return True

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,35 @@ def test_version_3_is_for_one_that_says_so(
 
     monkeypatch.setenv("MAX_SHIM_VERSION", "3")
     assert starting.protocol(str(tmp_path)) == 3
+
+
+def test_nobody_takes_a_socket_for_a_left_one_that_does_not_listen_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(path)
+    locked = []
+
+    def chmod(_: str, mode: int) -> None:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(folder)
+        locked.append(mode)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    listener = starting._listen(path)
+    assert listener is not None and locked == [0o600]
+    with listener:
+        assert starting._listen(path) is None
+
+
+def test_one_with_much_to_do_listens(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
+        busy.bind(path)
+        busy.listen(0)
+        first.connect(path)
+        assert starting.answers(path)
+    assert not starting.answers(path)
