@@ -82,7 +82,8 @@ class Crowds:
     def _who_waits(self) -> list[Task]:
         step = self._loop.step
         task: Any = getattr(step, "owner", None) or getattr(step, "name", None)
-        if not isinstance(task, Charged) or task.dead:
+        is_task = isinstance(task, Charged)
+        if not is_task or task.dead:
             return []
         self._waiting[task] = self._waiting.get(task, 0) + 1
         task.work |= WORK_TELL
