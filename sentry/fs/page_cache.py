@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.signal import BUS_ADRERR
 from sentry.errors import EFAULT, ENOMEM, Errno
@@ -40,14 +40,17 @@ MOST: Final = 1 << 20
 ALL: Final = 1 << 63
 
 
-class Gone(NamedTuple):
+class Gone:
     """Pages of one chunk that were taken out of the file, which who maps them has to lose yet."""
 
-    first: int
-    frames: array[int]
-    hashes: dict[int, int]
-    end: int
-    """Those before it come back, if they are no more what their hash is of."""
+    __slots__ = ("end", "first", "frames", "hashes")
+
+    def __init__(self, first: int, frames: array[int], hashes: dict[int, int], end: int) -> None:
+        self.first = first
+        self.frames = frames
+        self.hashes = hashes
+        self.end = end
+        """Those before it come back, if they are no more what their hash is of."""
 
 
 class Unreadable(EFAULT, BusError):
@@ -144,6 +147,9 @@ class PageCache(ABC):
             self._lose(edge, edge + 1)
         if size > old:
             return
+        for each in self._gone:
+            if isinstance(each, Gone):
+                each.end = min(each.end, first)
         is_little = old <= (first + MANY) * PAGE_SIZE and self._is_little(MANY)
         self._lose(first, None, first)
         if is_little:

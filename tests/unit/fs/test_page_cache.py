@@ -311,3 +311,18 @@ def test_page_with_the_end_that_many_map_is_no_store_when_it_grows(
     done(*cache._vfs.loop.begun)
     done(cache.write_back("handle"))
     assert not cache.stored and not cache.ram.peek(3)
+
+
+def test_what_was_stored_behind_an_end_that_comes_meanwhile_does_not_come_back(
+    cache: Server, crowded: Storing
+) -> None:
+    cache.track()
+    load(cache, 0)
+    for index in (0, 2):
+        cache.ram.write(index * PAGE, b"stored")
+    cache.drop(0, 0)
+    cache.resize(PAGE)
+    cache.resize(SIZE)
+    for work in cache._vfs.loop.begun:
+        done(work)
+    assert [bool(cache.ram.peek(index)) for index in range(4)] == [True, False, False, False]
