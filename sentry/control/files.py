@@ -16,7 +16,6 @@ from sentry.abi.fcntl import (
     AT_FDCWD,
     O_APPEND,
     O_CREAT,
-    O_NONBLOCK,
     O_RDONLY,
     O_TRUNC,
     O_WRONLY,
@@ -26,7 +25,7 @@ from sentry.abi.limits import PATH_MAX
 from sentry.control.answers import FileChange
 from sentry.control.descriptors import check, close_all
 from sentry.control.orders import FileOrder
-from sentry.control.outside import acting
+from sentry.control.outside import AS_NOBODY, acting
 from sentry.control.protocol import DEFECT, Reply
 from sentry.control.trees import Lines, described, listed, make_all, remove_all
 from sentry.errors import EEXIST, EINVAL, EIO, ENOTDIR, EOPNOTSUPP, Errno
@@ -154,7 +153,7 @@ class Filing:
     async def _read(self, pipe: HostFile) -> None:
         """As of a program that asks for so many bytes, or all."""
         caller, order = self._caller, self._order
-        how = OpenHow.strict(O_RDONLY | O_NONBLOCK, 0, 0)
+        how = OpenHow.strict(O_RDONLY | AS_NOBODY, 0, 0)
         file = await again(open_used, caller, AT_FDCWD, order.path, how)
         try:
             if order.regular and not file.inode.is_regular:
@@ -173,7 +172,7 @@ class Filing:
 
     async def _write(self, pipe: HostFile) -> None:
         caller, order = self._caller, self._order
-        flags = O_WRONLY | O_CREAT | O_NONBLOCK | (O_APPEND if order.append else O_TRUNC)
+        flags = O_WRONLY | O_CREAT | AS_NOBODY | (O_APPEND if order.append else O_TRUNC)
         how = OpenHow.strict(flags, order.mode, 0)
         file = await again(open_used, caller, AT_FDCWD, order.path, how)
         try:

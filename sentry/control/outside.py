@@ -6,9 +6,9 @@ a tree names what is in them, so that no link that a program puts there leads it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from sentry.abi.fcntl import O_PATH
+from sentry.abi.fcntl import O_NOCTTY, O_NONBLOCK, O_PATH
 from sentry.auth.credentials import Credentials
 from sentry.errors import EBADF, ESRCH
 from sentry.vfs.file import FileDescription
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.vfs.file import Caller
     from sentry.vfs.location import Location
+
+
+AS_NOBODY: Final = O_NONBLOCK | O_NOCTTY
+"""How files are opened: a FIFO is not waited for, and no terminal that a program has put there
+becomes that of the task, whose keys would be signals for it."""
 
 
 class Outside:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.fcntl import AT_FDCWD, O_NONBLOCK, O_WRONLY
+from sentry.abi.fcntl import AT_FDCWD, O_WRONLY
 from sentry.abi.limits import PATH_MAX
 from sentry.control.descriptors import check, close_all
-from sentry.control.outside import beside_init
+from sentry.control.outside import AS_NOBODY, beside_init
 from sentry.control.protocol import DEFECT
 from sentry.errors import EINVAL, Errno
 from sentry.fs.host.file import donated
@@ -63,7 +63,7 @@ class Reading:
 
     async def _copy(self, path: bytes, size: int) -> None:
         caller = self._caller
-        how = OpenHow.strict(O_NONBLOCK, 0, 0)
+        how = OpenHow.strict(AS_NOBODY, 0, 0)
         file = (await again(open_path, caller, AT_FDCWD, path, how)).incref()
         try:
             done = 0

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sentry.abi.fcntl import O_CREAT, O_RDWR, O_WRONLY
+from sentry.abi.fcntl import O_CREAT, O_NOCTTY, O_RDWR, O_WRONLY
+from sentry.abi.ioctl import TIOCSPTLCK
 from sentry.control.answers import FileChange
 from sentry.control.files import Filing
 from sentry.control.orders import FileOrder
@@ -48,6 +49,23 @@ def test_stat_follows_links_unless_it_is_told_not_to(world: World) -> None:
     assert stat.S_ISLNK(reply.file.mode)
     assert reply.file.target == b"/f"
     assert error_of(world, "stat", b"/none") == "ENOENT"
+
+
+@pytest.mark.parametrize("do", ["read", "write"])
+def test_terminal_that_a_program_has_put_there_is_not_taken(world: World, do: str) -> None:
+    world.devices()
+    world.mount("devpts", b"/dev/pts")
+    program = world.program()
+    master = program.ok("open", b"/dev/ptmx", O_RDWR | O_NOCTTY, 0)
+    program.ok("ioctl", master, TIOCSPTLCK, program.place(bytes(4)))
+    program.ok("symlink", b"/dev/pts/0", b"/out")
+    group = world.init.task.group
+    assert group.session.leader is group and group.terminal is None
+    asked = Asked(world, FileOrder(do, b"/out"), b"x")
+    asked.settle()
+    assert group.terminal is None and group.session.terminal is None
+    asked.filing.abandon()
+    world.settle()
 
 
 def test_part_of_a_file_or_all_comes(world: World) -> None:
