@@ -298,8 +298,6 @@ class Pids(PidNamespace):
             return
         self.process_groups.pop(group.pgid, None)
         group.session.groups.discard(group)
-        if group.session.foreground is group:
-            group.session.foreground = None
         if not group.session.groups:
             self.sessions.pop(group.session.sid, None)
             self.release(group.session.sid)

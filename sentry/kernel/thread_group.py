@@ -98,6 +98,7 @@ class Session:
         self.terminal: Terminal | None = None
         """Whose session it is: what its processes have may be nothing (ThreadGroup.terminal)."""
         self.foreground: ProcessGroup | None = None
+        """Of its terminal, also once nobody is in it any more."""
         self.old_foreground: ProcessGroup | None = None
         """The foreground group when the terminal hung up: it hears of the leader's end."""
         self.groups: set[ProcessGroup] = set()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
-    from sentry.kernel.thread_group import ThreadGroup
+    from sentry.kernel.thread_group import ProcessGroup, ThreadGroup
     from sentry.mm.manager import MemoryManager
 
 _LAYOUT = tuple(name for name in records.Layout.__struct_fields__)
@@ -177,12 +177,15 @@ class Saving:
 
     def _session(self, session: Any) -> records.Session:
         leader, terminal, number = session.leader, session.terminal, self.saver.number
-        now, before = session.foreground, session.old_foreground
+
+        def living(group: ProcessGroup | None) -> int | None:
+            return number(group.pgid) if group is not None and group.members else None
+
         return records.Session(
             number(session.sid),
             leader=None if leader is None else number(leader.tgid),
-            foreground=None if now is None else number(now.pgid),
-            old_foreground=None if before is None else number(before.pgid),
+            foreground=living(session.foreground),
+            old_foreground=living(session.old_foreground),
             terminal=None if terminal is None else self.saver.terminals(terminal),
         )
 

@@ -198,6 +198,61 @@ static void own_terminal(void)
     has_it();
 }
 
+/* Who may only write does not get the terminal, unless capable. */
+static void for_writing_alone(void)
+{
+    CHECK(setsid() > 0);
+    int fd = open(ptsname(master), O_WRONLY);
+    CHECK(fd >= 0);
+    has_none();
+    CHECK(seteuid(1000) == 0);
+    CHECK_ERR(ioctl(fd, TIOCSCTTY, 0), EPERM);
+    CHECK(seteuid(0) == 0);
+    has_none();
+    CHECK(ioctl(fd, TIOCSCTTY, 0) == 0);
+    has_it();
+    signal(SIGHUP, SIG_IGN);
+    CHECK(ioctl(slave, TIOCNOTTY) == 0);
+    has_none();
+    CHECK(open(ptsname(master), O_RDONLY) >= 0);
+    has_it();
+}
+
+/* A process group that has ended stays in the foreground: nobody else is there by that. */
+static void foreground_ends(void)
+{
+    char c;
+    CHECK(setsid() > 0 && ioctl(slave, TIOCSCTTY, 0) == 0);
+    pid_t job = fork();
+    if (job == 0) {
+        setpgid(0, 0);
+        wait_for_go();
+        _exit(0);
+    }
+    setpgid(job, job);
+    CHECK(tcsetpgrp(slave, job) == 0 && tcgetpgrp(slave) == job);
+    CHECK(write(go[1], "g", 1) == 1);
+    done(job);
+    CHECK(tcgetpgrp(slave) == job);
+    CHECK(write(master, "x\n", 2) == 2);
+    CHECK_ERR(read(slave, &c, 1), EIO);
+    CHECK_ERR(tcsetpgrp(slave, getpgrp()), ENOTTY);
+    signal(SIGTTOU, SIG_IGN);
+    CHECK(tcsetpgrp(slave, getpgrp()) == 0);
+    CHECK(read(slave, &c, 1) == 1 && c == 'x');
+}
+
+/* What is wrong with the argument is seen first. */
+static void somebody_elses(void)
+{
+    int group = -1;
+    has_none();
+    CHECK_ERR(ioctl(slave, TIOCSPGRP, &group), EINVAL);
+    CHECK_ERR(ioctl(slave, TIOCSPGRP, (void *)8), EFAULT);
+    group = getpgrp();
+    CHECK_ERR(ioctl(slave, TIOCSPGRP, &group), ENOTTY);
+}
+
 /* What is left of a terminal that has hung up. */
 static void is_hung(int fd)
 {
@@ -243,10 +298,21 @@ int main(void)
 {
     leader_ends();
     hang_up();
+    pid_t pid;
+    static void (*const sessions[])(void) = {own_terminal, for_writing_alone, foreground_ends};
+    for (int i = 0; i < 3; i++) {
+        open_pair();
+        if ((pid = fork()) == 0) {
+            sessions[i]();
+            _exit(0);
+        }
+        done(pid);
+        close_all();
+    }
     open_pair();
-    pid_t pid = fork();
-    if (pid == 0) {
-        own_terminal();
+    if ((pid = fork()) == 0) {
+        CHECK(setsid() > 0);
+        somebody_elses();
         _exit(0);
     }
     done(pid);

@@ -240,9 +240,10 @@ class PtySlave(StreamFile):
 
 
 def become_controlling(slave: PtySlave, caller: Any, flags: int) -> None:
-    """The leader of a session without a terminal gets the one that it opens: tty_open()."""
+    """The leader of a session without a terminal gets the one that it opens, not for writing alone:
+    tty_open_proc_set_tty()."""
     group = caller.group
-    if flags & O_NOCTTY or group is None:
+    if flags & O_NOCTTY or group is None or not slave.readable:
         return
     session = group.process_group.session
     if session.leader is group and group.terminal is None and slave.terminal.session is None:

@@ -21,7 +21,7 @@ from sentry.abi.ioctl import (
     VSTOP,
 )
 from sentry.abi.signal import SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTSTP
-from sentry.errors import EINVAL, ENOTTY, EPERM, ESRCH
+from sentry.errors import EINVAL, EIO, ENOTTY, EPERM, ESRCH
 from sentry.fs.devpts import termio
 from sentry.fs.devpts.discipline import CONTROL_CHARACTERS
 from sentry.fs.devpts.terminal import MASTER_INPUT
@@ -183,11 +183,14 @@ def get_foreground_of_slave(terminal: Terminal, caller: Any, argument: int) -> N
 
 def set_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
     """TIOCSPGRP. Raises: ENOTTY, EINVAL, ESRCH, EPERM."""
-    terminal.check_change(caller)
-    session = _check_ours(terminal, caller)
+    try:
+        terminal.check_change(caller)
+    except EIO:
+        raise ENOTTY("an orphaned background process") from None
     (pgid,) = struct.unpack("<i", caller.mm.read(argument, 4))
     if pgid < 0:
         raise EINVAL(f"process group {pgid}")
+    session = _check_ours(terminal, caller)
     group = caller.group.pids.process_group(pgid)
     if group is None:
         raise ESRCH(f"process group {pgid}")
@@ -209,9 +212,12 @@ def get_session_of_slave(terminal: Terminal, caller: Any, argument: int) -> None
     caller.mm.write(argument, struct.pack("<i", caller.group.pids.of(terminal.session.sid)))
 
 
-def set_controlling(terminal: Terminal, caller: Any, argument: int) -> None:
-    """TIOCSCTTY: tiocsctty(). 1 steals it, with CAP_SYS_ADMIN. Raises: EPERM."""
-    session = _session(caller)
+def set_controlling(side: Any, caller: Any, argument: int) -> None:
+    """TIOCSCTTY: tiocsctty(). 1 steals it, with CAP_SYS_ADMIN; who may only write needs that, too.
+
+    Raises: EPERM.
+    """
+    terminal, session = side.terminal, _session(caller)
     if terminal.session is session and session.leader is caller.group:
         return
     if session.leader is not caller.group or caller.group.terminal is not None:
@@ -221,6 +227,8 @@ def set_controlling(terminal: Terminal, caller: Any, argument: int) -> None:
         if argument != 1 or not caller.creds.has(CAP_SYS_ADMIN):
             raise EPERM("somebody else's terminal")
         terminal.disassociate(owner)
+    if not side.readable and not caller.creds.has(CAP_SYS_ADMIN):
+        raise EPERM("it is open for writing alone")
     terminal.take(session, caller.group.process_group)
 
 
@@ -283,11 +291,11 @@ for _name, _handler in {
     "TIOCGPGRP": get_foreground,
     "TIOCSPGRP": set_foreground,
     "TIOCGSID": get_session,
-    "TIOCSCTTY": set_controlling,
     "TIOCNOTTY": drop_controlling,
     **termio.TABLE,
 }.items():
     EITHER.row(_name, _of_terminal(_handler))
+EITHER.row("TIOCSCTTY", set_controlling)
 
 SLAVES: Final = Requests(EITHER)
 _exclusive_rows(SLAVES, "exclusive")
