@@ -127,6 +127,25 @@ static void held_by_its_tracer(void)
     CHECK(waitpid(tracer, &status, 0) == tracer && status == 0);
 }
 
+/* Process group 1 is one like others, not everybody. */
+static void group_one(void)
+{
+    int status;
+    siginfo_t info;
+    int waiter = fork();
+    if (waiter == 0) {
+        CHECK(setpgid(0, 0) == 0);
+        int pid = fork();
+        if (pid == 0)
+            _exit(3);
+        CHECK_ERR(waitid(P_PGID, 1, &info, WEXITED), ECHILD);
+        CHECK(waitid(P_PGID, getpid(), &info, WEXITED | WNOWAIT) == 0 && info.si_pid == pid);
+        CHECK(waitid(P_PGID, 0, &info, WEXITED) == 0 && info.si_pid == pid);
+        _exit(0);
+    }
+    CHECK(waitpid(waiter, &status, 0) == waiter && status == 0);
+}
+
 /* execve(2) and another parent make an ordinary child of one that clone(2) made without SIGCHLD. */
 static void signal_becomes_sigchld(const char *self)
 {
@@ -178,6 +197,7 @@ int main(int argc, char **argv)
             without_wexited(signals[i], traced);
     child_ends_meanwhile();
     held_by_its_tracer();
+    group_one();
     signal_becomes_sigchld("/proc/self/exe");
     return 0;
 }

@@ -246,8 +246,13 @@ def matcher(task: Task, pid: int) -> Callable[[Any], bool]:
         return lambda child: child.tgid == known
     if pid == -1:
         return lambda child: True
+    return in_group(task, -pid)
+
+
+def in_group(task: Task, pgid: int) -> Callable[[Any], bool]:
+    """Which children are in a process group; 0: the caller's."""
     own = task.group.process_group.pgid
-    wanted = own if pid == 0 else task.pids.known(-pid) or -1
+    wanted = own if pgid == 0 else task.pids.known(pgid) or -1
     return lambda child: child.process_group.pgid == wanted
 
 
@@ -315,7 +320,7 @@ def wait_id(task: Task, kind: int, pid: int, options: int) -> Any:
     elif kind == P_PGID:
         if pid < 0:
             raise EINVAL("pgid")
-        matches = matcher(task, -pid)
+        matches = in_group(task, pid)
     elif kind == P_PIDFD:
         if pid < 0:
             raise EINVAL("pidfd")
