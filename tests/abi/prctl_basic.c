@@ -46,6 +46,10 @@ static void flags_of_the_process(void)
     CHECK_ERR(prctl(PR_GET_CHILD_SUBREAPER, BAD), EFAULT);
     CHECK(prctl(PR_GET_TIMERSLACK) == 50000);
     CHECK(prctl(PR_SET_TIMERSLACK, 1) == 0 && prctl(PR_GET_TIMERSLACK) == 1);
+    CHECK(prctl(PR_SET_TIMERSLACK, -2000L) == 0);
+    CHECK_ERR(prctl(PR_GET_TIMERSLACK), 2000);
+    CHECK(prctl(PR_SET_TIMERSLACK, 1L << 63) == 0);
+    CHECK(syscall(SYS_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0) == 1L << 63);
     CHECK(prctl(PR_SET_TIMERSLACK, 0) == 0 && prctl(PR_GET_TIMERSLACK) == 50000);
     CHECK(prctl(PR_GET_TIMING) == 0);
     CHECK_ERR(prctl(PR_SET_TIMING, 1), EINVAL);

@@ -345,8 +345,9 @@ def set_timer_slack(task: Task, values: Values) -> None:
 
 @option(PR_GET_TIMERSLACK)
 def get_timer_slack(task: Task, values: Values) -> int:
-    """In ns."""
-    return task.timer_slack_ns
+    """In ns, as a long."""
+    slack_ns = task.timer_slack_ns
+    return slack_ns - (1 << 64) if slack_ns >> 63 else slack_ns
 
 
 @option(PR_SET_TIMING)
