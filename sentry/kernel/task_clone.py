@@ -327,7 +327,7 @@ def make(
     kernel = task.kernel
     new, _ = separated
     pids = new.pids or task.ns.pids_for_children
-    check_numbers(new.creds, pids, args.set_tid, kernel.pids.pid_max)
+    check_numbers(task.creds, pids, args.set_tid, kernel.pids.pid_max)
     cgroup = birthplace(task, args)
     cgroup.container.check_task()
     cgroup.check_birth()

@@ -7,12 +7,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static pid_t child;
+static pid_t child, maker;
 static int ready[2], told[2];
 
 static void *make(void *none)
 {
     char byte;
+    maker = gettid();
     child = fork();
     if (child == 0) {
         CHECK(prctl(PR_SET_PDEATHSIG, SIGUSR2) == 0);
@@ -72,6 +73,8 @@ int main(void)
     CHECK_ERR(waitpid(child, NULL, WNOHANG | __WNOTHREAD), ECHILD);
     CHECK_ERR(waitid(P_ALL, 0, &info, WEXITED | __WNOTHREAD), ECHILD);
     CHECK(kill(child, 0) == 0);
+    CHECK_ERR(setpgid(maker, 0), EINVAL);
+    CHECK_ERR(setpgid(maker, maker), EINVAL);
     CHECK(write(told[1], "t", 1) == 1);
     CHECK(pthread_join(thread, NULL) == 0);
     /* the thread is dead, and this one has its children now */

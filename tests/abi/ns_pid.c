@@ -243,6 +243,15 @@ static void chosen(void)
         _exit(0);
     }
     CHECK(child > 0 && status_of(child) == 0);
+    wanted[0] = 1;
+    wanted[1] = child; /* who makes a user namespace may choose here what it could before */
+    args.set_tid_size = 2;
+    args.flags = CLONE_NEWPID | CLONE_NEWUSER;
+    child = syscall(SYS_clone3, &args, sizeof args);
+    if (!child) _exit(getpid() != 1);
+    CHECK(child == wanted[1] && status_of(child) == 0);
+    args.set_tid_size = 1;
+    args.flags = CLONE_NEWPID;
     wanted[0] = 2;
     CHECK_ERR(syscall(SYS_clone3, &args, sizeof args), EINVAL); /* the first is 1 */
 }

@@ -1,8 +1,11 @@
 /* PTRACE_TRACEME, signal-delivery-stops, memory, registers, errors. */
 #include "ptrace.h"
 
+#include <asm/prctl.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+
+#define PTRACE_ARCH_PRCTL 30
 
 static volatile long word = 0x1122334455667788;
 static const volatile long constant = 42;
@@ -164,6 +167,8 @@ static void registers(void)
     CHECK_ERR(ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, regs.cs), 8), EIO);
     CHECK(ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, regs.cs), 0x33) == 0);
     CHECK_ERR(ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, regs.fs_base), -1L), EIO);
+    CHECK_ERR(ptrace(PTRACE_ARCH_PRCTL, pid, -1L, ARCH_SET_FS), EPERM);
+    CHECK_ERR(ptrace(PTRACE_ARCH_PRCTL, pid, -1L, ARCH_SET_GS), EPERM);
     CHECK(ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, regs.r12), 0x5678) == 0);
     CHECK(regs_of(pid).r12 == 0x5678);
     r.r12 = 0x5678;

@@ -34,6 +34,8 @@ def sys_setpgid(task: Task, pid: Pid, pgid: Pid) -> None:
         raise EINVAL("pgid")
     pids = task.pids
     target = task.group if pid == 0 else pids.group(pid)
+    if target is None and pids.task(pid) is not None:
+        raise EINVAL(f"{pid} is a thread")
     if target is None or (target is not task.group and target.parent is not task.group):
         raise ESRCH(f"pid {pid}")
     if target is not task.group:

@@ -19,7 +19,7 @@ from sentry.abi.seccomp import AUDIT_ARCH_X86_64, SECCOMP_MODE_FILTER
 from sentry.abi.signal import SIGTRAP
 from sentry.auth.ptrace import may_see_memory
 from sentry.bpf.filter import CallFilter
-from sentry.errors import EACCES, EFAULT, EINVAL, EIO, ENOENT
+from sentry.errors import EACCES, EFAULT, EINVAL, EIO, ENOENT, EPERM
 from sentry.kernel.ptrace import attach, registers
 from sentry.kernel.ptrace.tracee import SYSGOOD, Tracee
 from sentry.kernel.signals import UNBLOCKABLE, SigInfo
@@ -161,7 +161,7 @@ def arch_prctl(task: Task, tracee: Tracee, addr: int, data: int) -> None:
     index = Reg.FS_BASE if data in (ARCH_SET_FS, ARCH_GET_FS) else Reg.GS_BASE
     if data in (ARCH_SET_FS, ARCH_SET_GS):
         if addr >= TASK_SIZE:
-            raise EIO(f"{addr:#x}")
+            raise EPERM(f"{addr:#x}")
         regs[index] = addr
     elif data in (ARCH_GET_FS, ARCH_GET_GS):
         task.mm.write(addr, _u64.pack(regs[index]))
