@@ -27,7 +27,7 @@ async def new_credentials(task: Task, file: Any) -> tuple[Credentials, bool]:
     """The credentials that `file` runs with, and AT_SECURE. Raises: EPERM."""
     inode = file.inode
     creds, mount = task.creds, file.location.mount
-    untrusted = bool(mount.flags & MS_NOSUID) or not is_inside(creds.user_ns, mount.fs.owner)
+    untrusted = not may_set_id(task, mount)
     caps = None if untrusted else await file_caps(inode)
     if caps is not None and not counts_for(creds, kernel_id(inode.fs.owner, caps.root_uid)):
         caps = None
@@ -39,6 +39,13 @@ async def new_credentials(task: Task, file: Any) -> tuple[Credentials, bool]:
         no_new_privs=task.no_new_privs,
         unsafe=lambda: traced(task) or shares_root(task),
     )  # fmt: skip
+
+
+def may_set_id(task: Task, mount: Any) -> bool:
+    """mnt_may_suid(): a mount of the task's own namespace, and no foreign file system."""
+    if mount.flags & MS_NOSUID or mount.namespace is not task.mounts:
+        return False
+    return is_inside(task.creds.user_ns, mount.fs.owner)
 
 
 async def file_caps(inode: Any) -> FileCaps | None:

@@ -93,6 +93,33 @@ static void no_new_privs(void)
     well(pid);
 }
 
+/* By way of another mount namespace: every mount there is as with MS_NOSUID. */
+static void foreign_mount(void)
+{
+    int ready[2];
+    char byte, path[64];
+    CHECK(pipe(ready) == 0);
+    pid_t other = fork();
+    if (other == 0) {
+        CHECK(unshare(CLONE_NEWNS) == 0);
+        become_user();
+        CHECK(write(ready[1], "r", 1) == 1);
+        for (;;)
+            pause();
+    }
+    CHECK(read(ready[0], &byte, 1) == 1);
+    snprintf(path, sizeof path, "/proc/%d/cwd/setuid", other);
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_user();
+        go(path, "12345", "12345", "1", "0", "0");
+    }
+    well(pid);
+    CHECK(kill(other, SIGKILL) == 0 && waitpid(other, NULL, 0) == other);
+    close(ready[0]);
+    close(ready[1]);
+}
+
 static int in_shared_root(void *none)
 {
     go("./setuid", "12345", "12345", "1", "1", "0");
@@ -257,6 +284,7 @@ int main(int argc, char **argv)
     copy_self("setgid", 02755);
     set_id();
     no_new_privs();
+    foreign_mount();
     shared_root();
     traced();
     root_stays_poor();

@@ -169,6 +169,46 @@ static void mapped(void)
     CHECK(status_of(child) == 0);
 }
 
+/* A file of a map that was open before: rights are those of who opened it and of who writes, and
+ * the namespace is the one of then. */
+static void open_before(void)
+{
+    char path[64], text[200];
+    CHECK(pipe(up) == 0 && pipe(down) == 0);
+    pid_t child = fork();
+    if (!child) {
+        CHECK(unshare(CLONE_NEWUSER) == 0);
+        reach(up[1]);
+        await(down[0]);
+        CHECK(unshare(CLONE_NEWUSER) == 0);
+        reach(up[1]);
+        await(down[0]);
+        _exit(0);
+    }
+    await(up[0]);
+    sprintf(path, "/proc/%d/uid_map", child);
+    int fd = open(path, O_RDWR);
+    sprintf(path, "/proc/%d/projid_map", child);
+    int projects = open(path, O_RDWR);
+    CHECK(fd >= 0 && projects >= 0);
+    pid_t writer = fork();
+    if (!writer) {
+        CHECK(setresuid(1000, 1000, 1000) == 0);
+        CHECK_ERR(write(fd, "0 0 10", 6), EPERM);
+        _exit(0);
+    }
+    CHECK(status_of(writer) == 0);
+    CHECK(write(fd, "0 0 10", 6) == 6);
+    sprintf(path, "/proc/%d/gid_map", child);
+    CHECK(write_text(path, "0 0 10") == 6);
+    reach(down[1]);
+    await(up[0]);
+    CHECK(write(projects, "0 0 10", 6) == 6);
+    CHECK(pread(projects, text, sizeof text, 0) == 33);
+    reach(down[1]);
+    CHECK(status_of(child) == 0);
+}
+
 /* Nested ones, and the descriptors of namespaces. */
 static void nested(void)
 {
@@ -222,6 +262,7 @@ int main(void)
     CHECK(chmod(".", 0777) == 0);
     IN_CHILD(alone());
     IN_CHILD(mapped());
+    IN_CHILD(open_before());
     IN_CHILD(nested());
     IN_CHILD(deep());
     /* clone: the child is there from its first instruction */

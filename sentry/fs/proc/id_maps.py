@@ -45,18 +45,18 @@ def show_map(view: View, kind: str) -> str:
 
 def write_map(view: View, data: bytes, kind: str) -> None:
     """proc_uid_map_write(), map_write(). Raises: EPERM, EINVAL."""
-    ns: UserNamespace | None = view.subject.task.creds.user_ns
-    writer = view.creds
-    if ns is None or writer.user_ns not in (ns, ns.parent):
+    ns: UserNamespace | None = view.pinned[0]
+    opener = view.creds
+    if ns is None or opener.user_ns not in (ns, ns.parent):
         raise EPERM("neither the namespace's nor its parent's")
     if len(data) >= MAX_TEXT:
         raise EINVAL("too long")
     if ns.table(kind):
         raise EPERM("the map is set")
-    if kind != "projid" and not writer.has_in(ns, CAP_SYS_ADMIN):
+    if kind != "projid" and not opener.has_in(ns, CAP_SYS_ADMIN):
         raise EPERM("CAP_SYS_ADMIN")
     extents = parse_map(data, ns.parent, kind)
-    if not is_permitted(writer, ns, extents, kind):
+    if not is_permitted(view, ns, extents, kind):
         raise EPERM("not these ids")
     if any(e.kernel_first == NO_ID for e in extents):
         raise EPERM("ids outside are not mapped")
@@ -66,18 +66,20 @@ def write_map(view: View, data: bytes, kind: str) -> None:
             task.ids_changed()
 
 
-def is_permitted(writer: Any, ns: UserNamespace, extents: list[Extent], kind: str) -> bool:
-    """new_idmap_permitted()."""
-    if kind == "uid" and not may_map_root(writer, ns, extents):
+def is_permitted(view: View, ns: UserNamespace, extents: list[Extent], kind: str) -> bool:
+    """new_idmap_permitted(): by who opened the file; for any ids also by who writes."""
+    opener = view.creds
+    if kind == "uid" and not may_map_root(opener, ns, extents):
         return False
-    if len(extents) == 1 and extents[0].size == 1 and ns.owner == writer.euid:
-        if kind == "uid" and extents[0].kernel_first == writer.euid:
+    if len(extents) == 1 and extents[0].size == 1 and ns.owner == opener.euid:
+        if kind == "uid" and extents[0].kernel_first == opener.euid:
             return True
-        own_group = extents[0].kernel_first == writer.egid
+        own_group = extents[0].kernel_first == opener.egid
         if kind == "gid" and own_group and not ns.setgroups_allowed:
             return True
     needed = NEEDED[kind]
-    return needed is None or bool(writer.has_in(ns.parent, needed))
+    both = opener, view.writer.creds
+    return needed is None or all(each.has_in(ns.parent, needed) for each in both)
 
 
 def may_map_root(writer: Any, ns: UserNamespace, extents: list[Extent]) -> bool:
@@ -105,7 +107,7 @@ for _kind in NEEDED:
 
 def write_setgroups(view: View, data: bytes) -> None:
     """proc_setgroups_write(). Raises: EINVAL, EPERM."""
-    ns: UserNamespace | None = view.subject.task.creds.user_ns
+    ns: UserNamespace | None = view.pinned[0]
     if not view.creds.has_in(ns, CAP_SYS_ADMIN):
         raise EACCES("CAP_SYS_ADMIN")
     word = data.rstrip(b"\0").rstrip(b"\n\t ")

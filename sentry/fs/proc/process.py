@@ -182,14 +182,15 @@ class PidTextNode(TextNode):
 
     def stored(self, opener: Caller) -> Callable[[Caller, bytes], None]:
         """As declared, as long as the process is there."""
-        creds = opener.creds
+        entry, creds, pinned = self._entry, opener.creds, None
+        if entry.pin is not None and entry.store is not None:
+            pinned = entry.pin(View(self._kernel, opener, self._subject, creds=creds))
 
         def store(writer: Caller, data: bytes) -> None:
-            if self._entry.store is None:
+            if entry.store is None:
                 raise EINVAL("not to be written")
             self.check_alive()
-            view = View(self._kernel, opener, self._subject, creds=creds, writer=writer)
-            self._entry.store(view, data)
+            entry.store(View(self._kernel, opener, self._subject, pinned, creds, writer), data)
 
         return store
 
