@@ -12,12 +12,14 @@ from sentry.faults import MAX_RULES, InjectState
 
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
+FilePath = Annotated[bytes, msgspec.Meta(max_length=8192)]
+"""The same of a path, or a link's text: PATH_MAX, and a name behind it. Many are collected."""
 
 
 class FileEntry(msgspec.Struct, omit_defaults=True, frozen=True):
     """A file of a container, as lstat(2) has it."""
 
-    path: bytes
+    path: FilePath
     mode: Number
     """Type and permissions."""
     size: Number = 0
@@ -25,7 +27,7 @@ class FileEntry(msgspec.Struct, omit_defaults=True, frozen=True):
     gid: Number = 0
     links: Number = 1
     modified_ns: Number = 0
-    target: bytes = b""
+    target: FilePath = b""
     """The text of a link."""
 
 
@@ -33,7 +35,7 @@ class FileEvent(msgspec.Struct, omit_defaults=True, frozen=True):
     """What has happened in a directory: inotify(7)."""
 
     mask: Number
-    name: bytes = b""
+    name: FilePath = b""
     """Empty: the directory itself."""
     cookie: Number = 0
     """Both names of a rename have the same."""
@@ -42,7 +44,7 @@ class FileEvent(msgspec.Struct, omit_defaults=True, frozen=True):
 class FileChange(msgspec.Struct, omit_defaults=True, frozen=True):
     """A name that is not as it is in the tree below: "added", "modified", "removed"."""
 
-    path: bytes
+    path: FilePath
     kind: str
     mode: Number = 0
 

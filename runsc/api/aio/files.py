@@ -345,12 +345,16 @@ class AsyncFiles:
                 return
             target.folder(b"", start.mode)
             base = len(encoded(path).rstrip(b"/"))
-            for entry in await self.list(path, depth=1 << 16, user=user, limit=limit):
-                below = encoded(entry.path)[base:]
-                if entry.type == "dir":
-                    target.folder(below, entry.mode)
-                elif entry.type == "file":
-                    await self._fetch(entry.path, target.file(below, entry.mode), user)
+            found = await self.list(path, depth=1 << 16, user=user, limit=limit)
+            try:
+                for entry in found:
+                    below = encoded(entry.path)[base:]
+                    if entry.type == "dir":
+                        target.folder(below, entry.mode)
+                    elif entry.type == "file":
+                        await self._fetch(entry.path, target.file(below, entry.mode), user)
+            except ValueError as error:
+                raise SandboxError(f"the sandbox said what is no name: {error}") from None
         finally:
             target.close()
 

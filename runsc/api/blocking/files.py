@@ -347,12 +347,16 @@ class Files:
                 return
             target.folder(b"", start.mode)
             base = len(encoded(path).rstrip(b"/"))
-            for entry in self.list(path, depth=1 << 16, user=user, limit=limit):
-                below = encoded(entry.path)[base:]
-                if entry.type == "dir":
-                    target.folder(below, entry.mode)
-                elif entry.type == "file":
-                    self._fetch(entry.path, target.file(below, entry.mode), user)
+            found = self.list(path, depth=1 << 16, user=user, limit=limit)
+            try:
+                for entry in found:
+                    below = encoded(entry.path)[base:]
+                    if entry.type == "dir":
+                        target.folder(below, entry.mode)
+                    elif entry.type == "file":
+                        self._fetch(entry.path, target.file(below, entry.mode), user)
+            except ValueError as error:
+                raise SandboxError(f"the sandbox said what is no name: {error}") from None
         finally:
             target.close()
 

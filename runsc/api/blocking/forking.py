@@ -13,11 +13,11 @@ from contextlib import suppress
 
 import msgspec
 
-from runsc.api import programs
+from runsc.api import programs, states
 from runsc.api.blocking.keeping import ended
 from runsc.api.blocking.wire import Wire
 from runsc.api.errors import SandboxEnded, SandboxError
-from runsc.api.order import ForkWish, Word
+from runsc.api.order import MAX_LINE, ForkWish, Word
 from runsc.api.values import nanoseconds
 
 FORK_S = 330.0
@@ -49,15 +49,17 @@ class Forker:
         memory: int = 0, network: str | Sequence[str] | None = None, forkable: bool = False,
         stands: bool = False,
     ) -> Sequence[str]:  # fmt: skip
-        """The names of new copies of a sandbox. Raises: SandboxError."""
+        """The names of new copies of a sandbox. Raises: SandboxError; ValueError: too many."""
+        states.load(self._state, origin)  # else a process would begin that nobody ends
         word, namespaces = _network(network)
         names = tuple(f"{origin}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
         wish = ForkWish(
             names, origin, hostname=hostname, expires_ns=nanoseconds("timeout", timeout),
             memory=memory, network=word, namespaces=namespaces, forkable=forkable, stands=stands,
         )  # fmt: skip
+        line = _line(wish)
         try:
-            self._wish(wish)
+            self._wish(line)
         except SandboxError:
             raise
         except BaseException:  # nobody would know of them
@@ -70,12 +72,12 @@ class Forker:
 
     def roll_back(self, name: str, template: str) -> None:
         """A sandbox goes on from where its template is. Raises: SandboxError."""
-        self._wish(ForkWish((name,), template, succeeds=True))
+        self._wish(_line(ForkWish((name,), template, succeeds=True)))
 
     def end_fork(self, name: str) -> None:
         """One of them, and its forks. Harmless if it has ended."""
         if self._process is not None and self._process.poll() is None:
-            self._wish(ForkWish((name,), ends=True))
+            self._wish(_line(ForkWish((name,), ends=True)))
 
     def end(self) -> None:
         """All of them."""
@@ -86,10 +88,10 @@ class Forker:
         if process is not None:
             ended(process)
 
-    def _wish(self, wish: ForkWish) -> None:
+    def _wish(self, line: bytes) -> None:
         with self._asking() as wire:
             try:
-                wire.send_bytes(_line(wish))
+                wire.send_bytes(line)
                 word = msgspec.json.decode(wire.line(FORK_S), type=Word)
             except SandboxEnded:
                 raise SandboxError("the process that makes forks has ended") from None
@@ -110,7 +112,11 @@ class Forker:
 
 
 def _line(wish: ForkWish) -> bytes:
-    return msgspec.json.encode(wish) + b"\n"
+    """Raises: ValueError for what nobody would read."""
+    line = msgspec.json.encode(wish) + b"\n"
+    if len(line) > MAX_LINE:
+        raise ValueError(f"{len(line)} bytes are asked with, of {MAX_LINE} at most")
+    return line
 
 
 def _network(asked: str | Sequence[str] | None) -> tuple[str | None, tuple[str, ...]]:

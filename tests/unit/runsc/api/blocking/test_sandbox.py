@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from runsc.api import programs
-from runsc.api.blocking import keeping
+from runsc.api.blocking import forking, keeping
 from runsc.api.blocking.keeping import Keeper
 from runsc.api.blocking.sandbox import Sandbox
 from runsc.api.blocking.wire import Wire
+from runsc.api.errors import SandboxNotFound
 
 
 def test_a_forked_child_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +63,27 @@ def test_what_makes_no_sense_makes_no_sandbox(
     monkeypatch.setattr(Keeper, "begin", lambda *_: pytest.fail("a sandbox is made"))
     with pytest.raises(ValueError, match=reason):
         Sandbox.create(state=tmp_path, **given)
+
+
+def test_who_is_gone_is_not_forked_and_nothing_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(programs, "begun", lambda module, *_: begun.append(module))
+    sandbox = Sandbox("s", str(tmp_path), None, None)
+    with pytest.raises(SandboxNotFound):
+        sandbox.fork()
+    with pytest.raises(SandboxNotFound):
+        sandbox.create_template()
+    assert not begun
+
+
+def test_more_forks_than_one_can_ask_for_are_an_error_of_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forking, "MAX_LINE", 200)
+    monkeypatch.setattr(forking, "states", SimpleNamespace(load=lambda *_: None))
+    forker = forking.Forker(str(tmp_path))
+    with pytest.raises(ValueError, match="200 at most"):
+        forker.fork("s", 20)
+    assert forker._process is None
