@@ -52,10 +52,9 @@ that gives, or 0 if there is none."""
 
 FAULTS: Final = (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP)
 _kill = struct.Struct("<iI").unpack_from
-_queued = struct.Struct("<iIiQ").unpack_from
-_timer = struct.Struct("<iiQ").unpack_from
-_child = struct.Struct("<iIi4xqq").unpack_from
-_fault = struct.Struct("<Qh").unpack_from
+_timer = struct.Struct("<IIQ").unpack_from
+_child = struct.Struct("<iIi4xQQ").unpack_from
+_fault = struct.Struct("<QH").unpack_from
 _poll = struct.Struct("<qi").unpack_from
 _sigsys = struct.Struct("<QiI").unpack_from
 
@@ -67,7 +66,7 @@ def convert(info: Signal) -> bytes:
     found: dict[str, Any] = {"ssi_signo": signo, "ssi_errno": info.errno, "ssi_code": code}
     if code == SI_TIMER:
         number, overrun, value = _timer(body)
-        found |= {"ssi_tid": number & 0xFFFFFFFF, "ssi_overrun": overrun, "ssi_ptr": value}
+        found |= {"ssi_tid": number, "ssi_overrun": overrun, "ssi_ptr": value}
         found["ssi_int"] = _s32(value)
     elif 0 < code < SI_KERNEL and signo == SIGCHLD:
         pid, uid, status, utime, stime = _child(body)

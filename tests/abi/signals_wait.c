@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -112,6 +113,43 @@ static void descriptors(void)
     close(fd);
 }
 
+/* What programs say of signals may be any numbers. */
+static void odd_details(void)
+{
+    static const struct { int signo, code; } sent[] = {
+        {SIGUSR1, SI_TIMER}, {SIGUSR1, SI_QUEUE}, {SIGCHLD, CLD_EXITED}, {SIGSEGV, SEGV_MAPERR},
+        {SIGIO, POLL_IN}, {SIGSYS, 1},
+    };
+    struct signalfd_siginfo got[6];
+    sigset_t all, old;
+    siginfo_t info;
+    sigfillset(&all);
+    CHECK(sigprocmask(SIG_SETMASK, &all, &old) == 0);
+    int fd = signalfd(-1, &all, SFD_NONBLOCK);
+    for (int i = 0; i < 6; i++) {
+        memset(&info, 0xff, sizeof info);
+        info.si_code = sent[i].code;
+        info.si_signo = sent[i].signo;
+        CHECK(syscall(SYS_rt_sigqueueinfo, getpid(), sent[i].signo, &info) == 0);
+        CHECK(read(fd, got, sizeof got) == 128 && (int)got[0].ssi_signo == sent[i].signo);
+        CHECK(got[0].ssi_code == sent[i].code && got[0].ssi_errno == -1);
+        if (i == 0)
+            CHECK(got[0].ssi_overrun == ~0u && got[0].ssi_tid == ~0u && got[0].ssi_ptr == ~0ul);
+        if (i == 1)
+            CHECK(got[0].ssi_pid == ~0u && got[0].ssi_uid == ~0u && got[0].ssi_int == -1);
+        if (i == 2)
+            CHECK(got[0].ssi_utime == ~0ul && got[0].ssi_stime == ~0ul && got[0].ssi_status == -1);
+        if (i == 3)
+            CHECK(got[0].ssi_addr == ~0ul);
+        if (i == 4)
+            CHECK(got[0].ssi_band == ~0u && got[0].ssi_fd == -1);
+        if (i == 5)
+            CHECK(got[0].ssi_call_addr == ~0ul && got[0].ssi_syscall == -1);
+    }
+    close(fd);
+    CHECK(sigprocmask(SIG_SETMASK, &old, NULL) == 0);
+}
+
 static long queued(void)
 {
     long count = -1;
@@ -162,6 +200,7 @@ int main(void)
     waiting();
     between_threads();
     descriptors();
+    odd_details();
     left_behind();
     return 0;
 }
