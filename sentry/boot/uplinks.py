@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sentry.abi.fcntl import AT_FDCWD, O_NONBLOCK
+from sentry.abi.fcntl import AT_FDCWD
 from sentry.config import StartError
-from sentry.control.outside import beside_init
+from sentry.control.outside import AS_NOBODY, beside_init
 from sentry.errors import Errno
 from sentry.mm.buffers import KernelDest
 from sentry.net.host.interfaces import show
@@ -121,7 +121,7 @@ async def _resolv_conf(container: Container) -> str:
     """As the container's first process reads it; empty if it cannot."""
     caller = beside_init(container)
     try:
-        how = OpenHow.strict(O_NONBLOCK, 0, 0)
+        how = OpenHow.strict(AS_NOBODY, 0, 0)
         file = (await again(open_path, caller, AT_FDCWD, RESOLV_CONF, how)).incref()
     except Errno:
         return ""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.vfs.file import Caller
     from sentry.vfs.location import Location
+    from sentry.vfs.mounts import MountNamespace
 
 
 AS_NOBODY: Final = O_NONBLOCK | O_NOCTTY
@@ -33,6 +34,13 @@ class Outside:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self.fs, self.ns = task.fs.copy(), task.ns
+        """Its own: the task may end meanwhile."""
+
+    @property
+    def mounts(self) -> MountNamespace:
+        """As of a task."""
+        return self.ns.mounts.mounts
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
@@ -74,11 +82,12 @@ class Places:
 
 
 class Acting(Outside):
-    """A caller with the rights of a user. Root has all of them: whoever may ask from outside is the
-    container's owner."""
+    """A caller with the rights of a user, in the root directory, wherever the task has gone. Root
+    has all rights: whoever may ask from outside is the container's owner."""
 
     def __init__(self, task: Task, uid: int, gid: int, groups: tuple[int, ...]) -> None:
         super().__init__(task)
+        self.fs.chdir(self.fs.root)
         self.creds = Credentials.user(uid, gid, groups) if uid else Credentials.root()
         self.files = Places()
 

@@ -11,7 +11,7 @@ import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_NOCTTY, O_RDWR, O_WRONLY
 from sentry.abi.ioctl import TIOCSPTLCK
-from sentry.control.answers import FileChange
+from sentry.control.answers import FileChange, FileEntry
 from sentry.control.files import Filing
 from sentry.control.orders import FileOrder
 from sentry.control.protocol import Reply
@@ -49,6 +49,27 @@ def test_stat_follows_links_unless_it_is_told_not_to(world: World) -> None:
     assert stat.S_ISLNK(reply.file.mode)
     assert reply.file.target == b"/f"
     assert error_of(world, "stat", b"/none") == "ENOENT"
+
+
+def test_a_listing_goes_on_when_the_thread_beside_which_it_began_ends(world: World) -> None:
+    for number in range(1000):
+        world.init.ok("mkdir", b"/d/a-name-that-fills-pipes-%d" % number, 0o700)
+    asked = Asked(world, FileOrder("list", b"/d"))
+    world.settle()
+    world.init.thread()
+    world.init.begin("exit", 0)
+    world.settle()
+    assert world.init.task.dead and world.kernel.container.init is not None and not asked.replies
+    while not asked.replies:
+        asked.settle()
+    assert asked.replies == [Reply()]
+    assert len(asked.lines(FileEntry)) == 1001
+
+
+def test_paths_are_from_the_root_wherever_the_first_process_is(world: World) -> None:
+    world.init.ok("chdir", b"/d")
+    assert error_of(world, "stat", b"link") == "ENOENT"
+    assert error_of(world, "stat", b"d/link") == ""
 
 
 @pytest.mark.parametrize("do", ["read", "write"])
