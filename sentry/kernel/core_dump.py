@@ -110,9 +110,9 @@ def file_name(task: Task, info: SigInfo, pattern: bytes) -> bytes:
         ord("i"): b"%d" % task.own_tid, ord("I"): b"%d" % task.tid,
         ord("u"): b"%d" % creds.uid, ord("g"): b"%d" % creds.gid,
         ord("d"): b"%d" % group.dumpable, ord("s"): b"%d" % info.signo,
-        ord("t"): b"%d" % (task.kernel.clock.wall_ns() // 10**9), ord("h"): task.ns.uts.nodename,
-        ord("e"): task.comm.replace(b"/", b"!"),
-        ord("f"): exe.rpartition(b"/")[2], ord("E"): exe.replace(b"/", b"!"),
+        ord("t"): b"%d" % (task.kernel.clock.wall_ns() // 10**9),
+        ord("h"): one_name(task.ns.uts.nodename), ord("e"): one_name(task.comm),
+        ord("f"): one_name(exe.rpartition(b"/")[2]), ord("E"): one_name(exe),
         ord("c"): b"%d" % group.limits.soft(RLIMIT_CORE),
     }  # fmt: skip
     result, at, has_pid = b"", 0, False
@@ -129,6 +129,13 @@ def file_name(task: Task, info: SigInfo, pattern: bytes) -> bytes:
     if not has_pid and _setting(task, "kernel/core_uses_pid", "0") != "0":
         result += b".%d" % group.tgid
     return result
+
+
+def one_name(text: bytes) -> bytes:
+    """What a program says leads to no other directory: cn_esc_printf()."""
+    if text in (b".", b".."):
+        text = b"!" + text[1:]
+    return text.replace(b"/", b"!") or b"!"
 
 
 async def _dump(task: Task, dump: CoreDump, name: bytes) -> None:

@@ -14,8 +14,9 @@ from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE
 from sentry.abi.resource import RLIMIT_CORE
 from sentry.abi.sched import CLONE_NEWPID
 from sentry.abi.signal import SIGABRT, SIGCHLD, SIGKILL
-from sentry.kernel.core_dump import CHUNK
+from sentry.kernel.core_dump import CHUNK, file_name
 from sentry.kernel.own_memory import OwnMemory
+from sentry.kernel.signals import SigInfo
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.vma_list import RUN_MAX
 from sentry.platform.memory import AddressSpace
@@ -61,6 +62,23 @@ def test_memory_that_was_never_touched_costs_no_look_at_each_page(
         assert reader.read(room, 5) == b"there"
     assert max(looks) <= CHUNK // PAGE
     assert len(looks) < 100
+
+
+@pytest.mark.parametrize(
+    ("host", "comm", "name"),
+    [
+        (b"a", b"b", b"/cores/a/b.6"), (b"..", b".", b"/cores/!./!.6"), (b"", b"", b"/cores/!/!.6"),
+        (b"../../etc", b"/x", b"/cores/..!..!etc/!x.6"),
+    ],
+)  # fmt: skip
+def test_names_that_a_program_chooses_lead_to_no_other_directory(
+    host: bytes, comm: bytes, name: bytes
+) -> None:
+    with World() as world:
+        task = world.program().task
+        task.ns.uts.set_name("nodename", host)
+        task.comm = comm
+        assert file_name(task, SigInfo.kernel(SIGABRT), b"/cores/%h/%e.%s") == name
 
 
 def test_headers_of_many_mappings_are_made_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
