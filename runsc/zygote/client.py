@@ -51,7 +51,8 @@ def ask(packet: bytes, fds: Sequence[int]) -> _socket.socket:
         sock.setblocking(False)  # one that accepts nobody any more must not hold us up
         sock.connect(path)
         given = b"".join(fd.to_bytes(4, "little") for fd in fds)
-        sock.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, given)] if given else [])
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, given)] if given else []
+        sock.sendmsg([packet], rights, _socket.MSG_NOSIGNAL)
     except (FileNotFoundError, ConnectionRefusedError) as error:
         sock.close()
         raise Unheard(error.strerror) from None

@@ -12,7 +12,7 @@ import msgspec
 
 from runsc.api import programs, states
 from runsc.api.aio.keeping import ended
-from runsc.api.aio.wire import AsyncWire
+from runsc.api.aio.wire import AsyncWire, send_with
 from runsc.api.errors import SandboxEnded, SandboxError
 from runsc.api.order import MAX_LINE, ForkWish, Word
 from runsc.api.values import nanoseconds
@@ -98,13 +98,17 @@ class AsyncForker:
     def _asking(self) -> AsyncWire:
         """A connection for one wish. Raises: SandboxError."""
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            try:
-                socket.send_fds(self._start(), [b"\0"], [theirs.fileno()])
-            except (BrokenPipeError, ConnectionResetError):
-                ours.close()
-                raise SandboxError("the process that makes forks has ended") from None
+        try:
+            ours.setblocking(False)
+            with theirs:
+                wishes = self._start()
+                try:
+                    send_with(wishes, b"\0", [theirs.fileno()])
+                except OSError:  # another thread may have ended it
+                    raise SandboxError("the process that makes forks has ended") from None
+        except BaseException:
+            ours.close()
+            raise
         return AsyncWire(ours)
 
 

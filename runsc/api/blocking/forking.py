@@ -15,7 +15,7 @@ import msgspec
 
 from runsc.api import programs, states
 from runsc.api.blocking.keeping import ended
-from runsc.api.blocking.wire import Wire
+from runsc.api.blocking.wire import Wire, send_with
 from runsc.api.errors import SandboxEnded, SandboxError
 from runsc.api.order import MAX_LINE, ForkWish, Word
 from runsc.api.values import nanoseconds
@@ -101,13 +101,17 @@ class Forker:
     def _asking(self) -> Wire:
         """A connection for one wish. Raises: SandboxError."""
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            try:
-                socket.send_fds(self._start(), [b"\0"], [theirs.fileno()])
-            except (BrokenPipeError, ConnectionResetError):
-                ours.close()
-                raise SandboxError("the process that makes forks has ended") from None
+        try:
+            ours.setblocking(False)
+            with theirs:
+                wishes = self._start()
+                try:
+                    send_with(wishes, b"\0", [theirs.fileno()])
+                except OSError:  # another thread may have ended it
+                    raise SandboxError("the process that makes forks has ended") from None
+        except BaseException:
+            ours.close()
+            raise
         return Wire(ours)
 
 

@@ -151,7 +151,7 @@ def _forked(fd: int, words: list[str]) -> programs.Process:
             raise Unserved("it does not answer")
         process = programs.OfZygote(client.answer(conn))
         try:
-            conn.send(GO)
+            conn.send(GO, socket.MSG_NOSIGNAL)
         except OSError:
             raise Unserved("it has ended") from None
         return process

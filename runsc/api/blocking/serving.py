@@ -87,7 +87,7 @@ class Serving:
             reply = _driven(self._service.answer(tag, message))
             if reply is not None:
                 with suppress(OSError):
-                    self._sock.sendall(reply.encode(tag))
+                    self._sock.sendall(reply.encode(tag), socket.MSG_NOSIGNAL)
 
     def _send_later(self, tag: int, reply: Message) -> None:
         """From any thread of the caller's, which waits for no sandbox."""
@@ -96,7 +96,7 @@ class Serving:
     def _write(self) -> None:
         while data := self._unsent.get():
             with self._lock, suppress(OSError):
-                self._sock.sendall(data)
+                self._sock.sendall(data, socket.MSG_NOSIGNAL)
 
 
 def _driven(coro: Any) -> Any:
@@ -123,7 +123,7 @@ class Connection:
 
     def sendall(self, data: bytes) -> None:
         """All of it. Raises: OSError once the program does not take it."""
-        self.socket.sendall(data)
+        self.socket.sendall(data, socket.MSG_NOSIGNAL)
 
 
 class Listening:

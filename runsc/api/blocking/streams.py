@@ -11,6 +11,7 @@ import codecs
 import fcntl
 import os
 import select
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -119,6 +120,22 @@ class Stream:
         self.close()
 
 
+def _written(fd: int, data: bytes | memoryview) -> int:
+    """write(2). Its SIGPIPE would be fatal in a program that has the host's default for that, and
+    whether there is one the sandbox decides."""
+    if signal.getsignal(signal.SIGPIPE) != signal.SIG_DFL:
+        return os.write(fd, data)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        return os.write(fd, data)
+    except BrokenPipeError:
+        if signal.SIGPIPE not in before:
+            signal.sigtimedwait({signal.SIGPIPE}, 0)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Sink:
     """A command's standard input, or what is typed at its terminal."""
 
@@ -144,7 +161,7 @@ class Sink:
         if self._fd < 0:
             raise BrokenPipeError("standard input is closed")
         try:
-            return os.write(self._fd, data)
+            return _written(self._fd, data)
         except BlockingIOError:
             return 0
         except OSError:  # EIO of a terminal

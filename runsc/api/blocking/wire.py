@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -124,7 +125,7 @@ class Wire:
             while data:
                 try:
                     if fds:
-                        sent = socket.send_fds(self._sock, [data[:CHUNK]], fds)
+                        sent = send_with(self._sock, data[:CHUNK], fds)
                     else:
                         sent = self._sock.send(data[:CHUNK], socket.MSG_NOSIGNAL)
                 except BlockingIOError:
@@ -177,6 +178,12 @@ class Wire:
     def reply(self, patience_s: float | None = ANSWER_S) -> Reply:
         """The answer to what was sent. Raises: SandboxEnded, SandboxError."""
         return reply_of(self.line(patience_s))
+
+
+def send_with(sock: socket.socket, data: bytes, fds: Sequence[int]) -> int:
+    """As `socket.send_fds`, which heeds no flags: SIGPIPE may be fatal in the caller's program."""
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
+    return sock.sendmsg([data], [rights], socket.MSG_NOSIGNAL)
 
 
 def ask(

@@ -16,7 +16,7 @@ import pytest
 
 from runsc.api.blocking.commands import CommandHandle, Commands
 from runsc.api.blocking.pty import Pty
-from runsc.api.blocking.streams import PIECE, Stream
+from runsc.api.blocking.streams import PIECE, Sink, Stream
 from runsc.api.blocking.watching import nothing
 from runsc.api.errors import CommandNotStarted, SandboxEnded, SandboxError
 from runsc.api.limits import MemoryLimitExceeded, OutputLimitExceeded, TimeLimitExceeded
@@ -94,6 +94,25 @@ def test_input_may_be_closed_before_all_of_it_is_written(commands: Commands) -> 
     with commands.run("wc -c", stdin=bytes(MUCH), background=True) as handle:
         handle.close_stdin()
         assert handle.wait().stdout.strip() == "0"
+
+
+def test_a_command_that_does_not_read_is_no_sigpipe_for_its_caller() -> None:
+    """Who has the host's default for that signal would die of it."""
+    out, into = os.pipe()
+    os.close(out)
+    sink = Sink(into)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            sink.give(b"x")
+        except BrokenPipeError:
+            code = bool(signal.sigpending() or signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        finally:
+            os._exit(code)
+    sink.close()
+    assert os.waitpid(child, 0) == (child, 0)
 
 
 def test_text_is_heard_as_it_comes(commands: Commands) -> None:

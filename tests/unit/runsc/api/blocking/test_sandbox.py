@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from runsc.api.blocking import forking, keeping
 from runsc.api.blocking.keeping import Keeper
 from runsc.api.blocking.sandbox import Sandbox
 from runsc.api.blocking.wire import Wire
-from runsc.api.errors import SandboxNotFound
+from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
+from sentry.control.protocol import Request
 
 
 def test_a_forked_child_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +89,33 @@ def test_more_forks_than_one_can_ask_for_are_an_error_of_the_caller(
     with pytest.raises(ValueError, match="200 at most"):
         forker.fork("s", 20)
     assert forker._process is None
+
+
+def test_forks_of_one_that_another_thread_ends_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = socket.socket(socket.AF_UNIX)
+    ended.close()
+    forker = forking.Forker(str(tmp_path))
+    monkeypatch.setattr(forker, "_start", lambda: ended)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(SandboxError, match="has ended"):
+        forker.roll_back("s", "t")
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_sandbox_that_has_ended_is_no_sigpipe_for_its_caller() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        code = 1
+        try:
+            Wire(ours).send(Request("state"), [0])
+        except SandboxEnded:
+            code = 0
+        finally:
+            os._exit(code)
+    ours.close()
+    assert os.waitpid(child, 0) == (child, 0)
