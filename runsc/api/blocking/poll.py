@@ -17,9 +17,14 @@ Lock: Final = threading.Lock
 
 
 def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:
-    """Which of the descriptors have an event, POLL* bits both ways; none when the time is over."""
+    """Which of the descriptors have an event, POLL* bits both ways; none when the time is over.
+
+    One that another thread has closed meanwhile (-1) has one, too: who waits looks again.
+    """
     poll = select.poll()
     for fd, events in wanted.items():
+        if fd < 0:
+            return {fd: select.POLLNVAL}
         poll.register(fd, events)
     while seconds is not None and seconds > DAY_S:  # poll(2) counts 24 of them at most
         if found := dict(poll.poll(DAY_S * 1000)):

@@ -205,6 +205,22 @@ def test_a_thread_that_waits_for_a_handle_that_is_closed_goes_on(commands: Comma
     assert said in (["the command was ended"], ["the sandbox has ended"])
 
 
+def test_what_another_thread_closes_before_one_waits_is_over() -> None:
+    out, into = os.pipe()
+
+    class Closed(Stream):
+        """One that is closed behind a look at it."""
+
+        def take(self, size: int = PIECE) -> bytes | None:
+            if self.fileno() < 0:
+                return b""
+            self.close()
+            return None
+
+    assert Closed(out, nothing).read() == b""
+    os.close(into)
+
+
 def test_output_beyond_the_limit_ends_the_command(commands: Commands) -> None:
     with pytest.raises(OutputLimitExceeded) as raised:
         commands.run(["yes"], limits=Limits(output=1000))
