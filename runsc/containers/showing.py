@@ -68,10 +68,11 @@ def _line(process: ProcessInfo, now_s: float) -> str:
     started = time.localtime(now_s - process.age_ns / 1e9)
     today = time.localtime(now_s)[:3] == started[:3]
     terminal = f"pts/{process.terminal}" if process.terminal >= 0 else "?"
+    command = printable(process.command).replace("\n", "?").replace("\t", " ")  # as ps(1)
     return (
         f"{process.uid:<8} {process.pid:>7} {process.ppid:>7} {percent:>2} "
         f"{time.strftime('%H:%M' if today else '%b%d', started)} {terminal:<8} "
-        f"{hours:02}:{minutes:02}:{seconds % 60:02} {printable(process.command)}"
+        f"{hours:02}:{minutes:02}:{seconds % 60:02} {command}"
     )
 
 

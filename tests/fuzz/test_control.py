@@ -326,10 +326,15 @@ ANSWERS = st.lists(
 STATE = State("1.2.0", "c", "/", 1)
 
 
+def test_a_process_has_one_line_whatever_it_calls_itself() -> None:
+    show(Reply(processes=[ProcessInfo(1, 0, 0, "x\n0 7 1 0 00:00 ?  init\t\x1b[2J", "S")]))
+
+
 def show(reply: Reply) -> None:
     """As the commands do."""
     for process in reply.processes:
-        showing.processes([process])
+        _, row, end = showing.processes([process]).split("\n")
+        assert row.isprintable() and not end
     if reply.stats is not None:
         json.dumps(events.data(STATE, reply.stats))
     if reply.profile is not None:
