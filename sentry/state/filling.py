@@ -12,7 +12,7 @@ from sentry.platform._native import ffi, lib
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.frames import frames_of, runs, write_frames
 from sentry.state.pages import LAYER, LISTED, MAX_LAYERS, PIECE_PAGES, Damaged, Remembered
-from sentry.wait.steps import Pace
+from sentry.wait.steps import Pace, at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from sentry.config import PagesConfig, RestoreConfig
     from sentry.platform.memory import Ram
     from sentry.state.records import Run
+    from sentry.wait.steps import Steps
 
 BLOCK_PAGES: Final = 512
 """What is mapped at a time: `Ram.adopt`."""
+COUNTED: Final = 1 << 12
+"""Pages of a run that are counted in a step."""
 MAX_USES: Final = 1 << 25
 """Pages of all objects together, those that several have counted with each."""
 
@@ -87,23 +90,30 @@ class Loaded:
 
     def count(self, found: Iterable[Run]) -> None:
         """These runs are somebody's. Raises: Damaged."""
-        most = len(self.frames)
+        at_once(self.counting(found))
+
+    def counting(self, found: Iterable[Run]) -> Steps[None]:
+        """The same in steps: a run may be of all pages, and there may be many."""
+        most, uses = len(self.frames), self.uses
         for run in found:
             self.claim(run.count)
             if not run.frame:
                 continue
             if run.frame + run.count > most:
                 raise Damaged(f"there is no page {run.frame + run.count - 1}")
-            for number in range(run.frame, run.frame + run.count):
-                self.uses[number] += 1
+            end = run.frame + run.count
+            for first in range(run.frame, end, COUNTED):
+                for number in range(first, min(first + COUNTED, end)):
+                    uses[number] += 1
+                yield
 
     async def read(self) -> None:
         """Fill all frames: those that nobody owns are made. Raises: Damaged, ENOMEM, OSError."""
         frames, pace = self.frames, Pace()
         self._mine = [number for number in range(1, self.mapped + 1) if not self._owned[number]]
-        empty = [number for number in range(1, len(frames)) if not frames[number]]
-        for start in range(0, len(empty), LISTED):
-            some = empty[start : start + LISTED]
+        for start in range(1, len(frames), LISTED):
+            end = min(start + LISTED, len(frames))
+            some = [number for number in range(start, end) if not frames[number]]
             made = array("Q", bytes(8 * len(some)))
             try:
                 self._ram.fill(made, 0, len(made))
@@ -113,12 +123,16 @@ class Loaded:
                     if gpa:
                         self._mine.append(number)
             await pace.rest()
-        numbers = list(_numbered(self._image))
-        for at, layer in enumerate(self._image.layers):
-            if len(self._image.layers) == 1:
-                await self._read_all(layer, pace)
-            else:
-                await self._read_some(layer, [each for each in numbers if each[1] == at], pace)
+        layers = self._image.layers
+        if len(layers) == 1:
+            await self._read_all(layers[0], pace)
+            return
+        wanted: list[list[tuple[int, int, int]]] = [[] for _ in layers]
+        for number, at, index, count in _numbered(self._image):
+            wanted[at].append((number, index, count))
+            await pace.rest()
+        for layer, some_of_it in zip(layers, wanted, strict=True):
+            await self._read_some(layer, some_of_it, pace)
 
     async def _read_all(self, layer: PagesConfig, pace: Pace) -> None:
         """A snapshot that builds on no other: its pages go where they belong."""
@@ -145,13 +159,14 @@ class Loaded:
             await pace.rest()
 
     async def _read_some(
-        self, layer: PagesConfig, wanted: list[tuple[int, int, int, int]], pace: Pace
+        self, layer: PagesConfig, wanted: list[tuple[int, int, int]], pace: Pace
     ) -> None:
         """One of several: each piece that has one of the pages is looked at as a whole."""
         pieces: dict[int, list[tuple[int, int, int]]] = {}
-        for number, _, index, count in wanted:
+        for number, index, count in wanted:
             for first, start, some in _by_piece(number, index, count):
                 pieces.setdefault(start // PIECE_PAGES, []).append((first, start, some))
+                await pace.rest()
         for piece, parts in sorted(pieces.items()):
             begin = piece * PIECE_PAGES
             count = min(PIECE_PAGES, layer.pages - begin)

@@ -16,7 +16,7 @@ from sentry.state import records
 from sentry.state.loader import at
 from sentry.state.pages import LISTED, Damaged
 from sentry.wait.again import again
-from sentry.wait.steps import Pace
+from sentry.wait.steps import Pace, driven
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +146,7 @@ class Memories:
             raise Damaged("shared memory with pages of its own")
         if any(run.page + run.count > vma.pages for run in record.runs):
             raise Damaged("pages behind the end of a mapping")
-        self._loader.pages.count(record.runs)
+        await driven(self._loader.pages.counting(record.runs))
 
     async def _below(self, file: Any, place: records.InTree) -> Any:
         """What a lower file shows that was copied up since. Raises: Damaged."""

@@ -19,6 +19,7 @@ from sentry.mm.ramfile import RamFile
 from sentry.platform._native import lib
 from sentry.platform.frames import frames_of, read_frames, write_frames
 from sentry.platform.memory import AddressSpace, Ram
+from sentry.state import filling
 from sentry.state.filling import BLOCK_PAGES, Loaded
 from sentry.state.pages import PIECE_PAGES, Damaged, Remembered, Saved, Written
 from sentry.state.records import Run
@@ -345,6 +346,21 @@ def test_read_pages_come_into_other_frames(ram: Ram) -> None:
     before = ram.counters().frames
     loaded.let_go()
     assert ram.counters().frames == before - PIECE_PAGES - 2
+    os.close(fd)
+
+
+def test_pages_are_counted_and_made_in_steps(ram: Ram, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = Saved()
+    saved.numbered(frames(ram, *(b"%d" % number for number in range(10))), 0, zeros=False)
+    fd, found = written(saved)
+    loaded = Loaded(ram, image((fd, found)))
+    monkeypatch.setattr(filling, "COUNTED", 3)
+    monkeypatch.setattr(filling, "LISTED", 3)
+    assert len(list(loaded.counting([Run(0, 1, 10), Run(0, 2, 3)]))) == 4 + 1
+    assert list(loaded.uses[1:]) == [1, 2, 2, 2, 1, 1, 1, 1, 1, 1]
+    run(loaded.read())
+    assert read_frames(loaded.frames[1:], 9 * PAGE, 1) == b"9"
+    loaded.let_go()
     os.close(fd)
 
 
