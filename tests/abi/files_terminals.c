@@ -91,6 +91,7 @@ static void canonical(void)
 
 static void raw(void)
 {
+    struct pollfd p = {slave, POLLIN};
     struct termios t, old;
     char c;
     CHECK(tcgetattr(slave, &old) == 0);
@@ -115,7 +116,22 @@ static void raw(void)
     t.c_cc[VMIN] = 5;
     CHECK(tcsetattr(slave, TCSADRAIN, &t) == 0);
     type("mn");
+    CHECK(poll(&p, 1, 1000) == 1);
     line("mn");
+    t.c_cc[VTIME] = 0;
+    CHECK(tcsetattr(slave, TCSADRAIN, &t) == 0);
+    type("opq");
+    CHECK(poll(&p, 1, 0) == 0);
+    CHECK(read(slave, &c, 1) == 1 && c == 'o');
+    CHECK(fcntl(slave, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
+    line("pq");
+    CHECK_ERR(read(slave, &c, 1), EAGAIN);
+    t.c_cc[VMIN] = 0;
+    CHECK(tcsetattr(slave, TCSADRAIN, &t) == 0 && read(slave, &c, 1) == 0);
+    t.c_cc[VTIME] = 1;
+    CHECK(tcsetattr(slave, TCSADRAIN, &t) == 0);
+    CHECK_ERR(read(slave, &c, 1), EAGAIN);
+    CHECK(fcntl(slave, F_SETFL, O_RDWR) == 0);
     CHECK(tcsetattr(slave, TCSAFLUSH, &old) == 0);
     CHECK(tcgetattr(master, &t) == 0 && t.c_lflag == old.c_lflag);
 }

@@ -51,6 +51,7 @@ from sentry.abi.ioctl import (
     VSTART,
     VSTOP,
     VSUSP,
+    VTIME,
     VWERASE,
     XTABS,
     Termios,
@@ -347,10 +348,17 @@ class LineDiscipline:
 
     @property
     def readable(self) -> bool:
-        """A read would not sleep."""
+        """poll(2) says that there is something to read: input_available_p()."""
         if self.termios.c_lflag & ICANON:
             return bool(self._eofs)
-        return len(self._ready) >= max(1, self.termios.c_cc[VMIN])
+        cc = self.termios.c_cc
+        return len(self._ready) >= (1 if cc[VTIME] else max(1, cc[VMIN]))
+
+    def has(self, wanted: int) -> bool:
+        """A read of so many bytes would not sleep: VMIN is no more than what is wanted."""
+        if self.termios.c_lflag & ICANON:
+            return bool(self._eofs)
+        return len(self._ready) >= max(1, min(self.termios.c_cc[VMIN], wanted))
 
     @property
     def room(self) -> int:

@@ -154,9 +154,10 @@ class PtySlave(StreamFile):
         self.terminal.check_read(caller)
         if not dest.wanted or self.hung:
             return 0
-        termios = self.terminal.discipline.termios
+        discipline = self.terminal.discipline
+        termios = discipline.termios
         timed = not termios.c_lflag & ICANON and termios.c_cc[VTIME]
-        if timed and not self.flags & O_NONBLOCK and not self.terminal.discipline.readable:
+        if timed and not self.flags & O_NONBLOCK and not discipline.has(dest.count):
             return self._read_timed(caller, dest)
         return super().read(caller, dest, rwf)
 
@@ -173,7 +174,7 @@ class PtySlave(StreamFile):
             least = 1
             if cc[VMIN]:
                 await until(lambda: some(1), (self.queue,), READABLE)
-                least = cc[VMIN]
+                least = min(cc[VMIN], dest.count)
             try:
                 while discipline.available < least and not self.hung:
                     deadline = caller.kernel.loop.now_ns() + cc[VTIME] * TENTH_NS
@@ -197,9 +198,10 @@ class PtySlave(StreamFile):
                 return 0
             cc = discipline.termios.c_cc
             at_once = not discipline.termios.c_lflag & ICANON and not cc[VMIN]
-            if at_once and not discipline.available and not self.flags & O_NONBLOCK:
+            waitless = self.flags & O_NONBLOCK
+            if at_once and not discipline.available and not (waitless and cc[VTIME]):
                 return 0
-            if not discipline.readable and not (at_once and discipline.available):
+            if not discipline.has(1 if waitless else dest.count):
                 raise EAGAIN("nothing typed")
             data = discipline.read(dest.count)
         with Keeping((self, "typed"), data):
