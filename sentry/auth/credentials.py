@@ -211,9 +211,10 @@ class Credentials(Struct, frozen=True):
                 if uid != UNCHANGED and uid not in (self.uid, self.euid, self.suid):
                     raise EPERM(f"setresuid {uid}")
         old = (self.uid, self.euid, self.suid)
-        return self._with_uids(
-            *(o if a == UNCHANGED else a for a, o in zip(asked, old, strict=True))
-        )
+        new = tuple(o if a == UNCHANGED else a for a, o in zip(asked, old, strict=True))
+        if euid == UNCHANGED and new == old:
+            return self
+        return self._with_uids(*new)
 
     def set_fsuid(self, uid: int) -> Credentials:
         """setfsuid(2): the same credentials when it is not allowed."""
@@ -287,9 +288,10 @@ class Credentials(Struct, frozen=True):
                 if gid != UNCHANGED and gid not in (self.gid, self.egid, self.sgid):
                     raise EPERM(f"setresgid {gid}")
         old = (self.gid, self.egid, self.sgid)
-        real, effective, saved = (
-            o if a == UNCHANGED else a for a, o in zip(asked, old, strict=True)
-        )
+        new = tuple(o if a == UNCHANGED else a for a, o in zip(asked, old, strict=True))
+        if egid == UNCHANGED and new == old:
+            return self
+        real, effective, saved = new
         return replace(self, gid=real, egid=effective, sgid=saved, fsgid=effective)
 
     def set_fsgid(self, gid: int) -> Credentials:

@@ -107,6 +107,9 @@ static void file_system_ids(void)
     struct stat st;
     CHECK(fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == 0 && st.st_gid == 78);
     unlink("owned");
+    CHECK(setfsuid(77) == 0 && setresuid(-1, -1, 0) == 0 && setfsuid(-1) == 77);
+    CHECK(setresgid(0, -1, -1) == 0 && setfsgid(-1) == 78);
+    CHECK(setreuid(-1, -1) == 0 && setfsuid(-1) == 0 && setresgid(-1, 0, -1) == 0 && setfsgid(-1) == 0);
     CHECK(setresuid(5, 6, 7) == 0 && setfsuid(-1) == 6);
     CHECK(setfsuid(8) == 6 && setfsuid(-1) == 6);
     CHECK(setfsuid(7) == 6 && setfsuid(-1) == 7);
