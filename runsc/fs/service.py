@@ -43,6 +43,12 @@ async def result(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
+def code(error: OSError) -> int:
+    """What the program inside gets: EIO for what a user gave that is no error's number."""
+    number: object = error.errno
+    return number if isinstance(number, int) and 0 < number < 4096 else errno.EIO
+
+
 def waits(served: object) -> bool:
     """Some of its methods are coroutine functions: only an event loop can serve it."""
     return any(
@@ -81,8 +87,7 @@ class Service:
             handler: Callable[[int, Any], Awaitable[Message | None]] = getattr(self, name)
             return await handler(tag, message)
         except OSError as error:
-            number = error.errno or errno.EIO
-            return Rlerror(number if 0 < number < 4096 else errno.EIO)
+            return Rlerror(code(error))
         except Exception:
             log.exception("%s of an object that is served", type(message).__name__)
             return Rlerror(errno.EIO)

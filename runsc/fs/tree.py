@@ -46,7 +46,7 @@ from gofer.p9.messages import (
     Twrite,
 )
 from runsc.fs.filesystem import BLOCK, FileSystem, Stat, names_of
-from runsc.fs.service import Service, result
+from runsc.fs.service import Service, code, result
 from sentry.abi.fcntl import RENAME_NOREPLACE
 
 DEVICE: Final = 1
@@ -174,7 +174,7 @@ class Tree(Service):
                 target = os.fsencode(await result(self._fs.read_link(path)))
             opened = await self._opened(asked, path, mode)
         except OSError as error:
-            return Rwalkx(error.errno or errno.EIO, c.OPENED_NO, b"", blocks)
+            return Rwalkx(code(error), c.OPENED_NO, b"", blocks)
         if asked.newfid != c.NOFID:
             self.bind(asked.newfid, Node(path, bool(opened)))
         return Rwalkx(0, opened, target, blocks)

@@ -260,3 +260,17 @@ def test_defect_of_a_method_is_eio_and_logged(caplog: pytest.LogCaptureFixture) 
     client = Client(Broken())
     client.fails(Twalkx(0, c.NOFID, c.NOOPEN, 0, [b"x"]), errno.EIO)
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 40, "EIO", None])
+def test_error_without_a_number_of_linux_is_eio(number: Any) -> None:
+    class Odd(FileSystem):
+        def stat(self, path: str) -> Stat:
+            raise OSError(number, "odd")
+
+        def remove(self, path: str) -> None:
+            raise OSError(number, "odd")
+
+    client = Client(Odd())
+    assert client.walk(b"x").error == errno.EIO
+    client.fails(Tunlinkat(0, b"x", 0), errno.EIO)
