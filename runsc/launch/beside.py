@@ -83,14 +83,14 @@ class Processes:
         told, theirs_told = socket.socketpair()
         self._told.append(self.closing.enter_context(told))
         terms = self.terms
-        hold = -1
+        given, hold = [theirs, theirs_told], -1
         if first:  # it may outlive this container: it is where the Sentry is
             joins = self._sandbox_joins()
             terms = msgspec.structs.replace(terms, outlives=True, joins=joins, before_gofer=None)
         elif terms.before_gofer is not None:
             self._hold, theirs_hold = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.closing.enter_context(self._hold)
-            self.closing.enter_context(theirs_hold)
+            given.append(self.closing.enter_context(theirs_hold))
             hold = theirs_hold.fileno()
         start = GoferStart(
             theirs.fileno(),
@@ -107,8 +107,8 @@ class Processes:
         serve, switches = gofer(), self._flags.switches
         isolation.freeze_heap()
         pid = isolation.spawn(lambda: boot_gofer.gofer_main(start, serve, switches, terms))
-        theirs.close()
-        theirs_told.close()
+        for each in given:  # who waits for a word of it hears of its end
+            each.close()
         self._children.append(pid)
         if first:
             self._volumes = pid
