@@ -295,6 +295,8 @@ def _become(
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
+        # nobody's locks, and not the other end: of that the end is heard
+        host.close_all_but({0, 1, 2, life.fileno(), program})
         if namespaces.users is not None:
             uid, gid = life.recv(64).split()  # its ids are mapped
             users.become(int(uid), int(gid))
@@ -304,7 +306,6 @@ def _become(
                 program = fcntl.fcntl(program, fcntl.F_DUPFD_CLOEXEC, LIFE_FD + 1)
             os.dup2(life.fileno(), LIFE_FD)
         os.set_inheritable(LIFE_FD, True)
-        host.close_all_but({0, 1, 2, LIFE_FD, life.fileno(), program})
         namespaces.label.execute(program, f"runsc: {container_id}")
     except OSError as error:
         with suppress(OSError):
