@@ -288,7 +288,8 @@ class Sandbox:
         gofer_status = reaped(self.gofer_pid, self._gofer) if has_gofer else 0
         self._reap_others()
         if self._stand_in is not None:
-            told = self._stand_in.reap() if ended else self._stand_in.end()
+            is_told = ended and (gofer_ended or not has_gofer)  # else somebody may have its way
+            told = self._stand_in.reap() if is_told else self._stand_in.end()
             status = status if ended else boot.exit_code(told) << 8
         self._read_events()
         if self._gofer_told is not None:

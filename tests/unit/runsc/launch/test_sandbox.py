@@ -183,3 +183,35 @@ def test_signal_while_the_stand_in_is_waited_for_ends_the_sentry(
                 os.waitpid(begun[0], os.WNOHANG)
         finally:
             sandbox_module.end_child(begun[0])
+
+
+@pytest.mark.parametrize(("ends", "wanted"), [(True, "reap"), (False, "end")])
+def test_stand_in_that_waits_for_a_gofer_is_waited_for_if_that_ends(
+    ends: bool, wanted: str
+) -> None:
+    """Else it may be held up for ever, by a file system of the host that does not answer."""
+    heard: list[str] = []
+
+    class Standing:
+        pid = os.getpid()
+
+        def reap(self) -> int:
+            heard.append("reap")
+            return 0
+
+        def end(self) -> int:
+            heard.append("end")
+            return signal.SIGKILL
+
+    ours, theirs = socket.socketpair()
+    standing: Any = Standing()
+    pids = _child(theirs), _child(theirs)
+    sandbox = Sandbox(*pids, ours, None, standing, gofer_grace_ms=10_000 if ends else 1)
+    theirs.close()
+    for pid in pids[: 1 + ends]:
+        os.kill(pid, signal.SIGTERM)
+
+    with pytest.raises(RuntimeFailure, match="the sandbox process was killed by signal 15"):
+        sandbox.wait()
+
+    assert heard == [wanted]
