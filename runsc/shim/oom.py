@@ -15,6 +15,8 @@ from sentry.control.protocol import LineBuffer, Reply, Request, decode, encode
 
 APART_S: Final = 0.1
 """Kills are told no faster, whatever a sandbox says."""
+AGAIN_S: Final = 0.5
+"""After which is asked again who took no question, or has not answered one."""
 
 
 class Watch:
@@ -30,9 +32,13 @@ class Watch:
         self._ask()
 
     def _ask(self) -> None:
+        self._next = None
         try:
             sock = self._asked()
-        except OSError:  # it is ending, or has been deleted; or no descriptor is left
+        except (FileNotFoundError, ConnectionRefusedError):  # it has ended, or has been deleted
+            return
+        except OSError:  # too many ask, or no descriptor is left
+            self._next = self._loop.after(AGAIN_S, self._ask)
             return
         self._sock = sock
         self._lines = LineBuffer()
@@ -69,6 +75,8 @@ class Watch:
         if data and not replies:
             return
         self.end()
+        if not replies:
+            self._next = self._loop.after(AGAIN_S, self._ask)
         for reply in replies:
             if reply.stats is not None and reply.stats.oom_kills > self.known:
                 self.known = reply.stats.oom_kills

@@ -40,6 +40,9 @@ class Sandbox:
     def say(self, kills: int) -> None:
         with self._sock:
             self._sock.send(encode(Reply(stats=Stats(0, 0, 0, 0, 0, kills, 0, 0))))
+        self.go_on()
+
+    def go_on(self) -> None:
         for _ in range(3):
             self.loop.after(0, self.loop.stop)
             self.loop._stopped = False
@@ -98,3 +101,26 @@ def test_sandbox_that_has_been_deleted_meanwhile_is_not_asked(
     sandbox.loop.run()
     tmp_path.with_name("gone").rename(tmp_path)
     assert (sandbox.told, sandbox.is_asked()) == (1, None)
+
+
+def test_sandbox_that_takes_no_question_or_answers_none_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queue is full, or it has as many connections as there may be."""
+    monkeypatch.setattr(oom, "AGAIN_S", 0.0)
+    asked, refused = oom.Watch._asked, [BlockingIOError()]
+
+    def refused_once(watch: oom.Watch) -> socket.socket:
+        if refused:
+            raise refused.pop()
+        return asked(watch)
+
+    monkeypatch.setattr(oom.Watch, "_asked", refused_once)
+    sandbox = Sandbox(tmp_path)
+    assert sandbox.is_asked() is None
+    sandbox.go_on()
+    assert sandbox.is_asked() == 0
+    sandbox._sock.close()
+    sandbox.go_on()
+    assert sandbox.is_asked() == 0
+    sandbox.close()
