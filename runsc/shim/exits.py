@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from signal import SIGKILL
 
 from runsc.shim.loop import Loop
 from runsc.shim.messages import TaskExit, TaskOOM, TaskStatus, timestamp
@@ -52,6 +53,11 @@ class Exits:
         if not self._tasks.busy:  # their numbers may be others' from now on
             self._strays.clear()
 
+    def kill(self, process: Process) -> None:
+        """One that is being started, and is not wanted any more, if it has not ended."""
+        if process.pid and process.pid not in self._strays:
+            os.kill(process.pid, SIGKILL)
+
     def _ended(self, task: Task, process: Process, code: int) -> None:
         if process.status == TaskStatus.STOPPED:
             return
@@ -79,7 +85,7 @@ class Exits:
         for each in processes:
             if _runs(each) and not each.busy:
                 with suppress(ProcessLookupError):
-                    os.kill(each.pid, 9)
+                    os.kill(each.pid, SIGKILL)
 
     def _tell(self, task: Task, process: Process) -> None:
         at = timestamp(process.exited_at_ns)

@@ -120,7 +120,8 @@ class SandboxService:
                 timer = self._tasks.kill_later(task, 0)
                 await task.init.exited
                 timer.cancel()
-            await self._tasks.delete(m.Named(task.id))
+            if task.id in self._tasks.tasks.by_id:  # else it could not be made
+                await self._tasks.delete(m.Named(task.id))
             shutil.rmtree(os.path.join(task.bundle, PAUSE_ROOT), ignore_errors=True)
         await self._tasks.shutdown(m.Shutdown(request.sandbox_id))
         return EMPTY

@@ -33,7 +33,8 @@ from sentry.protobuf import Message, decode
 
 DRAIN_S = 2.0
 """So long the output of a process that has ended may be held open by others: as runc's shim."""
-KILL_AGAIN_S = 1.0
+AGAIN_S = 1.0
+"""Between two tries to end a container that cannot be ended yet."""
 EMPTY = m.Empty()
 DETAILS = "containerd.runc.v1.ProcessDetails"
 
@@ -107,6 +108,8 @@ class TaskService:
             if isinstance(error, Lost) or not isinstance(error, Refused):
                 await self._forget(task)
             del self.tasks.by_id[request.id]
+            init.failed()
+            self.exits.settled(task, init)
             raise
         init.status = TaskStatus.CREATED
         io = m.TaskIO(request.stdin, request.stdout, request.stderr, request.terminal)
@@ -202,9 +205,8 @@ class TaskService:
                 target = task.id, process.inner_pid
                 with suppress(Refused):
                     await self._work(jobs.kill, task.settings, target, signal.SIGKILL)
-            process.status = TaskStatus.STOPPED
-            process.exit_status = 255
-            process.exited.keep(None)
+            self.exits.kill(process)
+            process.failed()
             raise
         process.status = TaskStatus.RUNNING
         self._publisher.publish(m.TaskExecStarted(task.id, process.exec_id, process.pid))
@@ -285,8 +287,8 @@ class TaskService:
             try:
                 await self.kill(m.Kill(task.id, signal=signal.SIGKILL))
             except Refused:
-                if task.init.alive and self.tasks.by_id.get(task.id) is task:
-                    self.kill_later(task, KILL_AGAIN_S)
+                if not task.init.exited.settled:
+                    self.kill_later(task, AGAIN_S)
 
         return self._loop.after(seconds, lambda: spawn(kill()))
 

@@ -14,6 +14,7 @@ from runsc.shim.streams import Streams
 from runsc.shim.ttrpc import Code, Refused
 
 KILLED = 128 + 9
+FAILED = 255
 
 
 class Process:
@@ -80,6 +81,12 @@ class Process:
         self.exited_at_ns = time.time_ns()
         if self.copies is not None:
             self.copies.process_ended()
+        self.exited.keep(None)
+
+    def failed(self) -> None:
+        """There will be none; who waits goes on."""
+        self.status = TaskStatus.STOPPED
+        self.exit_status = FAILED
         self.exited.keep(None)
 
     def forget(self) -> None:
