@@ -10,7 +10,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from runsc.containers import listener
@@ -21,6 +21,14 @@ PIECE = 1 << 16
 ANSWER_S = 30.0
 MOST = 128
 """Connections at a time."""
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+"""Of whom nothing is heard for two minutes is no more: a machine that was switched off says nothing
+of that, and each has a place. Seconds; tcp(7)."""
 PAUSE_S = 0.05
 """After one that could not be had: whoever has no descriptors left hears of it again at once."""
 
@@ -96,8 +104,23 @@ class Connection:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
-    def go_on(self, ready: set[int]) -> bool:
-        """What can be done now; False when it is over."""
+    @property
+    def wanted(self) -> Iterator[tuple[int, int]]:
+        """What to wait for: descriptors and events, and that nobody inside takes any more."""
+        yield from (way.wanted for way in self.ways)
+        if self._into >= 0:
+            yield self._into, 0
+
+    @property
+    def waits_for_visitor(self) -> bool:
+        """The program has said all; who connected may never say more."""
+        return all(way.source != self._out for way in self.ways)
+
+    def go_on(self, ready: Mapping[int, int]) -> bool:
+        """What can be done now, by descriptors and their events; False when it is over."""
+        if ready.get(self._into, 0) & select.POLLERR:  # what was said inside goes out all the same
+            self.ways = [way for way in self.ways if way.target != self._into]
+            self._end_inwards()
         try:
             for way in self.ways:
                 if way.wanted[0] in ready:
@@ -146,32 +169,47 @@ class Forwarding:
         while listening or self._connections:
             poll = select.poll()
             poll.register(self._over, select.POLLIN)
+            if len(self._connections) >= MOST:
+                self._make_room()
             if len(self._connections) < MOST:
                 for each in listening:
                     poll.register(each, select.POLLIN)
             wanted: dict[int, int] = {}
             for connection in self._connections:
-                for fd, events in (way.wanted for way in connection.ways):
+                for fd, events in connection.wanted:
                     wanted[fd] = wanted.get(fd, 0) | events
             for fd, events in wanted.items():
                 poll.register(fd, events)
-            ready = {fd for fd, _ in poll.poll()}
+            ready = dict(poll.poll())
             if self._over in ready:
                 for connection in self._connections:
                     connection.last_words()
                 return
             for connection in list(self._connections):
                 if not connection.go_on(ready):
-                    connection.close()
-                    self._connections.remove(connection)
-                    self._say("Finished forwarding connection...")
+                    self._end(connection)
             for each, port in listening.items():
                 if each.fileno() in ready:
                     self._accept(each, port)
 
+    def _make_room(self) -> None:
+        """By the oldest one that waits for who connected alone, as a kernel does it with sockets
+        that no program has any more."""
+        for connection in self._connections:
+            if connection.waits_for_visitor:
+                self._end(connection)
+                return
+
+    def _end(self, connection: Connection) -> None:
+        connection.close()
+        self._connections.remove(connection)
+        self._say("Finished forwarding connection...")
+
     def _accept(self, listening: socket.socket, port: int) -> None:
         try:
             sock, _ = listening.accept()
+            for option in KEEPALIVE:
+                sock.setsockopt(*option)
             self._say("Forwarding new connection...")
             self.add(sock, port)
         except BlockingIOError:

@@ -14,7 +14,7 @@ from sentry.abi.socket import AF_INET, AF_INET6, MSG_NOSIGNAL, SHUT_WR, SOCK_STR
 from sentry.control.descriptors import check, close_all
 from sentry.control.outside import beside_init
 from sentry.control.protocol import DEFECT
-from sentry.errors import ECONNREFUSED, EINVAL, Errno
+from sentry.errors import ECONNREFUSED, EINVAL, EPIPE, Errno
 from sentry.fs.host.file import HostFile, donated
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.net.family import make_socket
@@ -115,17 +115,19 @@ class Forward:
 
     async def _inwards(self) -> None:
         """What the command line has, to its end."""
-        sock, source = self._socket, self._files[0]
+        sock, given = self._socket, self._files[0]
         assert sock is not None
         while True:
             dest = KernelDest(PIECE)
-            await again(source.read, self._caller, dest)
+            await again(given.read, self._caller, dest)
             if not dest.data:
                 sock.shutdown(SHUT_WR)
                 return
-            await again(
-                sock.send_message, self._caller, KernelSource(dest.data), None, MSG_NOSIGNAL, None
-            )
+            source = KernelSource(dest.data)
+            try:
+                await again(sock.send_message, self._caller, source, None, MSG_NOSIGNAL, None)
+            except EPIPE:  # the program has closed it; what it has said before still goes out
+                return
 
     async def _outwards(self) -> None:
         """What the program has; at its end the pipe is closed."""

@@ -129,3 +129,26 @@ def test_what_is_no_port_is_refused_and_nothing_stays_open(world: World, port: i
     for fd in fds:
         with pytest.raises(OSError):
             os.fstat(fd)
+
+
+def test_what_a_program_has_said_goes_out_though_it_hears_no_more(world: World) -> None:
+    program, sock = _listening(world, AF_INET, 80)
+    ends = Ends(world, 80)
+    ends.settle()
+    server = program.ok("accept", sock, 0, 0)
+    said = 200_000
+    buffer = program.buffer(said)
+    assert program.ok("write", server, buffer, said) == said
+    program.ok("close", server)
+    for _ in range(2):  # the first one is answered by a reset
+        os.write(ends.into, b"more")
+        ends.settle()
+
+    heard = 0
+    while data := os.read(ends.out, said):
+        heard += len(data)
+        ends.settle()
+
+    assert heard == said
+    assert world.loop.fibers == 0
+    ends.close()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runsc.containers import forwarding, listener
+from runsc.errors import RuntimeFailure
 from sentry.control.protocol import Reply
 
 
@@ -117,3 +118,93 @@ def test_without_descriptors_it_waits_for_some(monkeypatch: pytest.MonkeyPatch) 
         forwards.join(10)
         assert said[-1] == "port forwarding: nobody listens"
     os.close(over)
+
+
+class Inside:
+    """The ends of the pipes that the sandbox has, by connections."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ends: list[tuple[int, int]] = []
+        self.came = threading.Semaphore(0)
+        monkeypatch.setattr(listener, "connect", lambda _: socket.socket())
+        monkeypatch.setattr(listener, "ask_over", self._ask_over)
+
+    def _ask_over(self, *arguments: Any) -> Reply:
+        into, out = arguments[-1]
+        self.ends.append((os.dup(into), os.dup(out)))
+        self.came.release()
+        return Reply()
+
+
+def test_a_connection_that_nobody_has_inside_ends_with_what_was_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inside = Inside(monkeypatch)
+    over, ends = os.pipe2(os.O_CLOEXEC)
+    forwards = forwarding.Forwarding("", over, lambda _: None)
+    ours, theirs = socket.socketpair()
+    forwards.add(theirs, 80)
+    into, out = inside.ends[0]
+    os.write(out, b"answer")
+    for fd in (into, out):
+        os.close(fd)
+    thread = threading.Thread(target=forwards.run, args=({},))
+    thread.start()
+    thread.join(10)
+    was_over = not thread.is_alive()
+    os.close(ends)
+    thread.join()
+
+    assert was_over
+    assert ours.recv(100) == b"answer"
+    assert ours.recv(100) == b""
+    ours.close()
+    os.close(over)
+
+
+def test_who_says_nothing_more_makes_room_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A program has ended its connections, and who made them keeps them."""
+    monkeypatch.setattr(forwarding, "MOST", 1)
+    inside = Inside(monkeypatch)
+    over, ends = os.pipe2(os.O_CLOEXEC)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        forwards = forwarding.Forwarding("", over, lambda _: None)
+        thread = threading.Thread(target=forwards.run, args=({listening: 80},))
+        thread.start()
+        first = socket.create_connection(listening.getsockname())
+        assert inside.came.acquire(timeout=10)
+        os.close(inside.ends[0][1])
+        second = socket.create_connection(listening.getsockname())
+        has_room = inside.came.acquire(timeout=10)
+        os.close(ends)
+        thread.join()
+        forwards.close()
+    for sock in (first, second):
+        sock.close()
+    for fd in (over, inside.ends[0][0], *(inside.ends[1] if has_room else ())):
+        os.close(fd)
+
+    assert has_room
+
+
+def test_who_is_connected_is_asked_whether_he_is_still_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    over, ends = os.pipe2(os.O_CLOEXEC)
+
+    def connection(_: str, sock: socket.socket, __: int) -> None:
+        asked.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        os.close(ends)
+        raise RuntimeFailure("enough")
+
+    monkeypatch.setattr(forwarding, "Connection", connection)
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as visitor:
+        visitor.connect(listening.getsockname())
+        forwarding.Forwarding("", over, lambda _: None).run({listening: 80})
+    os.close(over)
+
+    assert asked == [1]
