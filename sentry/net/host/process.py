@@ -33,7 +33,9 @@ from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import Sleep
 
 MAX_WAITING: Final = 64
-"""Requests without an answer: the socket pair has room for more packets than that."""
+"""Requests of programs without an answer: the socket pair has room for more packets than that."""
+MAX_OWN: Final = 16
+"""More of them for what the sandbox asks for by itself: it would be missed, as nobody asks again."""
 MAX_LIST: Final = 1 << 22
 """Bytes of a list that are kept: more interfaces than are shown."""
 
@@ -130,11 +132,11 @@ class NetworkProcess:
 
     def uplink(self, index: int) -> Sleep:
         """A packet socket for an interface. Raises: what the host says, ENETDOWN."""
-        return self._ask(HEADER.pack(UPLINK, index, 0, 0)).then(attrgetter("fd"))
+        return self._ask_by_itself(HEADER.pack(UPLINK, index, 0, 0)).then(attrgetter("fd"))
 
     def give_back(self, index: int) -> None:
         """That of an interface, which is closed here, is for another one. Raises: ENETDOWN."""
-        self._ask(HEADER.pack(GIVE_BACK, index, 0, 0))
+        self._ask_by_itself(HEADER.pack(GIVE_BACK, index, 0, 0))
 
     def nameserver(self, family: int, kind: int, address: bytes) -> Sleep:
         """A socket that is connected to a nameserver, or connects, and does not block.
@@ -147,21 +149,24 @@ class NetworkProcess:
     def listen(self, number: int, address: bytes, *, v6only: bool) -> Sleep:
         """Listen at an address of the namespace. Raises: what the host says, ENETDOWN."""
         request = HEADER.pack(LISTEN, number, v6only, 0) + address
-        return self._ask(request).then(lambda _: 0)
+        return self._ask_by_itself(request).then(lambda _: 0)
 
     def close_port(self, number: int) -> Sleep:
         """No more. Raises: ENETDOWN."""
-        return self._ask(HEADER.pack(CLOSE, number, 0, 0)).then(lambda _: 0)
+        return self._ask_by_itself(HEADER.pack(CLOSE, number, 0, 0)).then(lambda _: 0)
 
     def list_all(self, changes: int) -> Sleep:
         """The `Answer` with all that there is, or with the interfaces alone, if there have been no
         more changes than so many. Raises: what the host says, ENETDOWN."""
-        return self._ask(HEADER.pack(LIST, changes, 0, 0))
+        return self._ask_by_itself(HEADER.pack(LIST, changes, 0, 0))
 
-    def _ask(self, request: bytes, fd: int = -1) -> Answer:
+    def _ask_by_itself(self, request: bytes) -> Answer:
+        return self._ask(request, most=MAX_WAITING + MAX_OWN)
+
+    def _ask(self, request: bytes, fd: int = -1, most: int = MAX_WAITING) -> Answer:
         if self._dead:
             raise ENETDOWN(ENDED)
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= most:
             raise ENFILE("too many requests to the network process")
         answer = Answer()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []

@@ -6,8 +6,11 @@ import array
 import socket
 from typing import Any
 
-from sentry.abi.socket import AF_INET, IPPROTO_TCP, SOCK_STREAM
-from sentry.net.host.process import MAX_WAITING, NetworkProcess
+import pytest
+
+from sentry.abi.socket import AF_INET, IPPROTO_TCP, SOCK_DGRAM, SOCK_STREAM
+from sentry.errors import ENFILE
+from sentry.net.host.process import MAX_OWN, MAX_WAITING, NetworkProcess
 from sentry.net.host.protocol import HEADER, REPLY
 from sentry.net.host.socket import make_host_socket
 from sentry.net.sockfs import socket_location
@@ -59,3 +62,24 @@ def test_socket_is_waited_for_where_many_are_asked_for(task: Program) -> None:
         sock.decref()
     process.close()
     stack.host = None
+
+
+def test_what_is_asked_for_by_itself_has_room_where_programs_ask_for_much(task: Program) -> None:
+    """Interfaces that have come, places where somebody listens: nobody would ask again."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = NetworkProcess(ours.detach(), task.world.loop)
+    for _ in range(MAX_WAITING):
+        process.nameserver(AF_INET, SOCK_DGRAM, bytes(16))
+    with pytest.raises(ENFILE):
+        process.nameserver(AF_INET, SOCK_DGRAM, bytes(16))
+    process.list_all(-1)
+    process.listen(1, bytes(16), v6only=False)
+    process.close_port(1)
+    for _ in range(MAX_OWN - 3):
+        process.give_back(2)
+    with pytest.raises(ENFILE):
+        process.uplink(2)
+
+    assert requests(theirs) == MAX_WAITING + MAX_OWN
+    theirs.close()
+    process.close()
