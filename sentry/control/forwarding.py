@@ -19,6 +19,7 @@ from sentry.fs.host.file import HostFile, donated
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.net.family import make_socket
 from sentry.net.inet.address import LOOPBACK4, LOOPBACK6, Endpoint, pack
+from sentry.net.inet.tcp_ending import TcpEnding
 from sentry.wait.again import again
 from sentry.wait.fiber import Fiber, Killed, Mode
 
@@ -130,7 +131,8 @@ class Forward:
                 return
 
     async def _outwards(self) -> None:
-        """What the program has; at its end the pipe is closed."""
+        """What the program has; at its end the pipe is closed. Nobody waits for the command line
+        then, where the program has closed its socket: what comes is the host's to refuse."""
         sock, target = self._socket, self._files[1]
         assert sock is not None
         while True:
@@ -138,6 +140,8 @@ class Forward:
             await again(sock.read, self._caller, dest)
             if not dest.data:
                 self._files.pop().decref()
+                if isinstance(sock, TcpEnding) and sock.refused_writes:
+                    self.abandon()
                 return
             source = KernelSource(dest.data)
             while source.count:

@@ -121,8 +121,9 @@ class Entrant:
         except (Errno, OSError):  # one of the two was reset
             self.close()
             return
-        if self._in_ended and self._out_ended and not self._out:
-            self.close()
+        is_out = self._out_ended and not self._out
+        if is_out and (self._in_ended or self._client.refused_writes):
+            self.close()  # nobody inside has it any more: what comes is the host's to refuse
             return
         wanted = EPOLLIN if not (self._in or self._in_ended) else 0
         wanted |= EPOLLOUT if self._out else 0

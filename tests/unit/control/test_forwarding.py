@@ -152,3 +152,21 @@ def test_what_a_program_has_said_goes_out_though_it_hears_no_more(world: World) 
     assert heard == said
     assert world.loop.fibers == 0
     ends.close()
+
+
+def test_nobody_waits_for_who_is_connected_to_a_closed_socket(world: World) -> None:
+    """As a kernel has no socket any more for it: with that of the host it is so, too."""
+    program, sock = _listening(world, AF_INET, 80)
+    ends = Ends(world, 80)
+    ends.settle()
+    server = program.ok("accept", sock, 0, 0)
+    program.ok("write", server, b"bye", 3)
+    program.ok("close", server)
+    ends.settle()
+
+    assert os.read(ends.out, 100) == b"bye"
+    assert os.read(ends.out, 100) == b""
+    with pytest.raises(BrokenPipeError):
+        os.write(ends.into, b"more")
+    assert world.loop.fibers == 0
+    ends.close()

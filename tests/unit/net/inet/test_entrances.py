@@ -229,6 +229,14 @@ def test_program_that_takes_nothing_more_has_its_last_word(joined: Joined) -> No
     assert sock.recv(100) == b""
 
 
+def test_who_is_connected_to_nobody_any_more_keeps_no_place(joined: Joined) -> None:
+    """However long it keeps its own end."""
+    joined.inside.decref()
+    joined.host.turn()
+    assert joined.outside.sock.recv(100) == b""
+    assert joined.gone == [joined.entrant]
+
+
 def test_reset_of_the_host_is_the_programs(joined: Joined) -> None:
     sock, inside, host = joined.outside.sock, joined.inside, joined.host
     host.send(inside, b"unread")
