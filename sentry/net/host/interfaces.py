@@ -181,7 +181,7 @@ def parse_address(body: bytes) -> tuple[int, Address | None]:
         found.get(abi.IFA_LABEL, b"").rstrip(b"\0").decode(errors="replace"),
         found.get(abi.IFA_BROADCAST, b""),
         number(found.get(abi.IFA_FLAGS, info.ifa_flags.to_bytes(4, "little"))),
-        found.get(abi.IFA_PROTO, b"\0")[0],
+        (found.get(abi.IFA_PROTO) or b"\0")[0],
         peer if peer != ip else b"",
     )  # fmt: skip
 
@@ -207,14 +207,16 @@ def parse_route(body: bytes) -> Route | None:
     found = parse_attributes(body[abi.RTMSG.size :])
     size = SIZES.get(info.rtm_family)
     is_made = info.rtm_protocol == abi.RTPROT_KERNEL
-    if size is None or is_made or info.rtm_table != abi.RT_TABLE_MAIN:
+    is_known = info.rtm_type <= abi.RTN_THROW
+    if size is None or is_made or not is_known or info.rtm_table != abi.RT_TABLE_MAIN:
         return None
     try:
         first, hops = _ways(found, size)
     except (EINVAL, ERANGE, ENOBUFS, EOPNOTSUPP):  # none, more than fit in here, or tunnels
         return None
     destination = found.get(abi.RTA_DST, bytes(size))
-    if len(destination) != size or info.rtm_dst_len > size * 8:
+    source = found.get(abi.RTA_PREFSRC, b"")
+    if len(destination) != size or info.rtm_dst_len > size * 8 or len(source) not in (0, size):
         return None
     return Route(
         info.rtm_family,
@@ -224,7 +226,7 @@ def parse_route(body: bytes) -> Route | None:
         kind=info.rtm_type,
         scope=info.rtm_scope,
         origin=info.rtm_protocol,
-        source=found.get(abi.RTA_PREFSRC, b""),
+        source=source,
         gateway=first.gateway,
         metric=number(found.get(abi.RTA_PRIORITY, bytes(4))),
         hops=hops,

@@ -12,7 +12,7 @@ from sentry.abi.socket import AF_INET
 from sentry.net.host import interfaces
 from sentry.net.host.interfaces import show
 from sentry.net.interfaces import Address, Interface
-from sentry.net.netlink.message import message, text, u8
+from sentry.net.netlink.message import attribute, message, text, u8, u32
 from sentry.net.netlink.notices import address_message, link_message
 from sentry.net.netlink.route import route_message
 from sentry.net.routes import Route
@@ -123,3 +123,24 @@ def test_bytes_that_are_no_list_are_left_out(stack: Stack) -> None:
     told(stack, EVERYTHING)
 
     assert [link.name for link in stack.interfaces] == ["lo", "eth0"]
+
+
+def test_messages_that_no_kernel_sends_make_nothing_that_others_stumble_over(
+    stack: Stack,
+) -> None:
+    """Addresses of another size, kinds of routes that nobody knows, attributes without a value."""
+    own = abi.IFADDRMSG.pack(AF_INET, 24, 0, 0, 7) + attribute(abi.IFA_LOCAL, HERE.ip)
+    way = abi.RTMSG.pack(AF_INET, 0, 0, 0, abi.RT_TABLE_MAIN, 3, 0, abi.RTN_UNICAST, 0)
+    odd = abi.RTMSG.pack(AF_INET, 0, 0, 0, abi.RT_TABLE_MAIN, 3, 0, 77, 0)
+    by = u32(abi.RTA_OIF, 7)
+    told(
+        stack,
+        packed(
+            *links(LO, ETH), (abi.RTM_NEWADDR, own + attribute(abi.IFA_PROTO, b"")),
+            (abi.RTM_NEWROUTE, way + by + attribute(abi.RTA_PREFSRC, b"abc")),
+            (abi.RTM_NEWROUTE, odd + by), (abi.RTM_NEWROUTE, way + by),
+        ),
+    )  # fmt: skip
+
+    assert [each.origin for each in stack.interfaces.by_index(7).addresses] == [0]
+    assert [(each.kind, each.source) for each in stack.routes.added] == [(abi.RTN_UNICAST, b"")]
