@@ -204,7 +204,7 @@ def _set_busy_poll(row: Option, sock: Socket, caller: Caller, value: bytes) -> N
 def _set_lowat(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
     number = row.number_in(value)
     if sock.family in INET and sock.kind == SOCK_STREAM:
-        number = min(number, MAX_TCP_LOWAT)
+        number = min(number, sock.rcvbuf >> 1 if sock.chose_rcvbuf else MAX_TCP_LOWAT)
     sock.numbers[row.number] = number
     sock.queue.notify(EPOLLIN)
 

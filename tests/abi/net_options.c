@@ -55,6 +55,8 @@ static void common(int f, int k)
     CHECK(option(s, 1, SO_SNDLOWAT) == 1);
     CHECK(kept(s, 1, SO_RCVBUF, 0) == 2304);
     CHECK(kept(s, 1, SO_RCVBUF, 5000) == 10000);
+    if (f != AF_UNIX && k == SOCK_STREAM)
+        CHECK(kept(s, 1, SO_RCVLOWAT, 100000) == 5000);
     CHECK(kept(s, 1, SO_SNDBUF, 0) == 4608);
     CHECK(kept(s, 1, SO_SNDBUF, 5000) == 10000);
     CHECK_ERR(kept(s, 1, SO_RCVBUFFORCE, 6000), ENOPROTOOPT);

@@ -127,6 +127,21 @@ static void timeouts_and_full_buffers(void)
     usleep(1000);
     CHECK(events(s) == (POLLIN | POLLOUT));
     CHECK(recv(s, buf, 10, 0) == 3);
+    /* no more can come before something is read, however much is wanted */
+    {
+        int near, far;
+        make_pair(&near, &far);
+        CHECK(set_option(far, SOL_SOCKET, SO_RCVLOWAT, 1 << 20) == 0);
+        fcntl(near, F_SETFL, O_NONBLOCK);
+        for (int i = 0; i < 1000 && !(events(far) & POLLIN); i++) {
+            while (send(near, b, sizeof b, 0) > 0)
+                ;
+            usleep(1000);
+        }
+        CHECK(events(far) & POLLIN);
+        close(near);
+        close(far);
+    }
 
     fcntl(c, F_SETFL, O_NONBLOCK);
     long n, t = 0;

@@ -7,7 +7,6 @@ errors.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, ClassVar, Final
 
 from sentry.abi.poll import (
@@ -58,13 +57,14 @@ from sentry.errors import (
     EOPNOTSUPP,
     EPERM,
     EPIPE,
+    ETIMEDOUT,
     Errno,
 )
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
-from sentry.net.inet.tcp_filtered import TcpFiltered
-from sentry.net.inet.tcp_listener import listening_at
-from sentry.net.inet.tcp_options import MSS, TCP, info
+from sentry.net.inet.tcp_filtered import FIRST_NS, TcpFiltered
+from sentry.net.inet.tcp_listener import TcpListener, listening_at
+from sentry.net.inet.tcp_options import MSS, TCP, info, setting
 from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.message import Ancillary, Received
 from sentry.net.socket import COMES
@@ -74,6 +74,8 @@ from sentry.wait.sleep import instead
 
 PIECE: Final = 65536
 FAMILY_SIZE: Final = 2
+LONGEST_NS: Final = 120 * 10**9
+"""Between two SYNs: TCP_RTO_MAX."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -192,8 +194,11 @@ class TcpSocket(TcpFiltered):
         self.established = True
         return 0
 
-    def _try_connect(self, caller: Caller, tries: int = 0) -> bool:
-        """Send the SYN: True when it was answered (also by a refusal)."""
+    def _try_connect(
+        self, caller: Caller, tries: int = 0, until_ns: int | None = None
+    ) -> bool:
+        """Send the SYN: True when it was answered (also by a refusal). `until_ns`: of one that has
+        waited for room with a listener, when that takes too long."""
         target = self.remote
         if self.state != TCP_SYN_SENT or target is None or self._released:
             return True
@@ -217,8 +222,7 @@ class TcpSocket(TcpFiltered):
             self.refuse(ECONNREFUSED.number)
             return True
         if listener.is_crowded:
-            ask = listener.room.add(lambda _: self._ask_again(caller), EPOLLOUT)
-            self.asks = partial(listener.room.remove, ask)
+            self._wait_for_room(caller, listener, until_ns)
             return False
         try:
             listener._establish(caller, self, target)
@@ -226,9 +230,29 @@ class TcpSocket(TcpFiltered):
             self.refuse(error.number)
         return True
 
-    def _ask_again(self, caller: Caller) -> None:
-        self.ask_no_more()
-        self._try_connect(caller)
+    def _wait_for_room(
+        self, caller: Caller, listener: TcpListener, until_ns: int | None
+    ) -> None:
+        """As a SYN that nobody answers: it is sent again so often, and then that is ETIMEDOUT."""
+        loop = caller.kernel.loop
+        if until_ns is None:
+            waits = (min(FIRST_NS << n, LONGEST_NS) for n in range(setting(self, "TCP_SYNCNT") + 1))
+            until_ns = loop.now_ns() + sum(waits)
+
+        def again(_: int) -> None:
+            self.ask_no_more()
+            self._try_connect(caller, until_ns=until_ns)
+
+        def late() -> None:
+            self.ask_no_more()
+            self.refuse(ETIMEDOUT.number)
+
+        def give_up() -> None:
+            listener.room.remove(entry)
+            timer.cancel()
+
+        entry, timer = listener.room.add(again, EPOLLOUT), loop.call_at(until_ns, late)
+        self.asks = give_up
 
     def try_again(self, caller: Caller, tries: int) -> None:
         """The SYN goes once more."""
@@ -384,7 +408,8 @@ class TcpSocket(TcpFiltered):
         if self.engine is not None:
             has_enough = self.engine.has_enough()
         else:
-            has_enough = self.queued >= max(1, self.numbers[SO_RCVLOWAT])
+            wanted = max(1, self.numbers[SO_RCVLOWAT])
+            has_enough = self.queued >= wanted or self._is_full()
         if has_enough:
             events |= EPOLLIN | EPOLLRDNORM
         if self.urgent_unread:
@@ -392,6 +417,10 @@ class TcpSocket(TcpFiltered):
         if self.write_shut or self._has_room():
             events |= EPOLLOUT | EPOLLWRNORM
         return events
+
+    def _is_full(self) -> bool:
+        """No more can come before something is read: tcp_epollin_ready()."""
+        return self.peer is not None and not self.peer._has_room()
 
     def _has_room(self) -> bool:
         if self.engine is not None:

@@ -92,6 +92,7 @@ class TcpListener(TcpStream):
         self.ports.check_listen(self)
         self.state = TCP_LISTEN
         self._backlog = min(backlog & 0xFFFFFFFF, longest_backlog(self.stack))
+        self.room.notify()  # it may be another one that listens with more
         self.ports.changed(self)
         if self.heard is not None:
             self.heard.listener.backlog = self._backlog

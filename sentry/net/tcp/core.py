@@ -307,8 +307,10 @@ class Core:
             return True
         # an urgent byte that is not in line is nothing to be read
         is_at_mark = self.urgent_state and self.urgent_at == self.rcv.read
-        return self.rcv.queued >= self.tuning.rcvlowat + bool(
-            is_at_mark and not self.tuning.oob_inline
+        queued = self.rcv.queued - bool(is_at_mark and not self.tuning.oob_inline)
+        return queued >= self.tuning.rcvlowat or (
+            # no more comes before something is read: tcp_epollin_ready()
+            queued > 0 and self.rcv_wup + self.rcv_wnd - self.rcv.next <= self.rcv_mss
         )
 
     @property

@@ -99,6 +99,17 @@ def test_reads_wait_for_the_low_mark() -> None:
     assert hand.one.readable and hand.one.available == 10
 
 
+def test_reads_do_not_wait_for_more_than_there_is_room_for() -> None:
+    """Else neither end would go on: tcp_epollin_ready()."""
+    hand = Hand(tuning=Tuning(rcvlowat=1 << 20))
+    hand.hear(data=bytes(MSS))
+    assert not hand.one.readable
+    while hand.one.window_left() > MSS:
+        hand.hear(data=bytes(MSS))
+
+    assert hand.one.readable
+
+
 def test_urgent_byte_alone_is_nothing_to_read() -> None:
     hand = Hand()
     hand.hear(ACK | URG, data=b"!", urgent=1)
