@@ -35,7 +35,7 @@ from sentry.wait.sleep import Sleep
 MAX_WAITING: Final = 64
 """Requests of programs without an answer: the socket pair has room for more packets than that."""
 MAX_OWN: Final = 16
-"""More of them for what the sandbox asks for by itself: it would be missed, as nobody asks again."""
+"""More of them for what the sandbox asks for by itself, which nobody would ask for again."""
 MAX_LIST: Final = 1 << 22
 """Bytes of a list that are kept: more interfaces than are shown."""
 

@@ -194,9 +194,7 @@ class TcpSocket(TcpFiltered):
         self.established = True
         return 0
 
-    def _try_connect(
-        self, caller: Caller, tries: int = 0, until_ns: int | None = None
-    ) -> bool:
+    def _try_connect(self, caller: Caller, tries: int = 0, until_ns: int | None = None) -> bool:
         """Send the SYN: True when it was answered (also by a refusal). `until_ns`: of one that has
         waited for room with a listener, when that takes too long."""
         target = self.remote
@@ -230,9 +228,7 @@ class TcpSocket(TcpFiltered):
             self.refuse(error.number)
         return True
 
-    def _wait_for_room(
-        self, caller: Caller, listener: TcpListener, until_ns: int | None
-    ) -> None:
+    def _wait_for_room(self, caller: Caller, listener: TcpListener, until_ns: int | None) -> None:
         """As a SYN that nobody answers: it is sent again so often, and then that is ETIMEDOUT."""
         loop = caller.kernel.loop
         if until_ns is None:

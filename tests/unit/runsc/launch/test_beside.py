@@ -36,6 +36,6 @@ def test_gofer_that_ends_before_its_hooks_is_not_waited_for(
     with processes.closing:
         processes.gofer((), 2, 0)
         processes._hold.settimeout(10)
-        with pytest.raises(RuntimeFailure, match="^the gofer process has ended$"):
+        with pytest.raises(RuntimeFailure, match=r"^the gofer process has ended$"):
             processes.let_go_on()
     processes.end()
