@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from math import inf
 
 from runsc.containers import listener
 from runsc.errors import RuntimeFailure
@@ -64,22 +65,33 @@ class Way:
 
 
 class Connection:
-    """One connection of the host and what stands for it inside. Raises: RuntimeFailure, OSError."""
+    """One connection of the host and what stands for it inside, which is asked for: it is there
+    when `begin` has been called. Raises: OSError."""
 
     def __init__(self, path: str, sock: socket.socket, port: int) -> None:
         self._sock = sock
         self._into = self._out = -1
+        self.ways: list[Way] = []
+        self.late_at = time.monotonic() + ANSWER_S
+        """When the sandbox has to have answered; infinity: it has."""
         self._control = listener.connect(path)
         try:
             self._ask(port)
         except BaseException:
             self.close()
             raise
-        for fd in (sock.fileno(), self._into, self._out):
+
+    def begin(self) -> None:
+        """Hear the answer, and go on. Raises: RuntimeFailure, OSError, ValueError."""
+        reply = listener.answer(self._control, self.late_at - time.monotonic())
+        if reply.error:
+            raise RuntimeFailure(reply.error)
+        self.late_at = inf
+        for fd in (self._sock.fileno(), self._into, self._out):
             os.set_blocking(fd, False)
         self.ways = [
-            Way(sock.fileno(), self._into, self._end_inwards),
-            Way(self._out, sock.fileno(), self._end_outwards),
+            Way(self._sock.fileno(), self._into, self._end_inwards),
+            Way(self._out, self._sock.fileno(), self._end_outwards),
         ]
 
     def _ask(self, port: int) -> None:
@@ -87,14 +99,11 @@ class Connection:
         out = -1
         try:
             self._out, out = os.pipe2(os.O_CLOEXEC)
-            request = Request("forward", port=port)
-            reply = listener.ask_over(self._control, request, ANSWER_S, (into, out))
+            listener.send(self._control, Request("forward", port=port), (into, out))
         finally:
             for fd in (into, out):
                 if fd >= 0:
                     os.close(fd)
-        if reply.error:
-            raise RuntimeFailure(reply.error)
 
     def _end_inwards(self) -> None:
         fd, self._into = self._into, -1
@@ -107,6 +116,9 @@ class Connection:
     @property
     def wanted(self) -> Iterator[tuple[int, int]]:
         """What to wait for: descriptors and events, and that nobody inside takes any more."""
+        if self.late_at < inf:
+            yield self._control.fileno(), select.POLLIN
+            return
         yield from (way.wanted for way in self.ways)
         if self._into >= 0:
             yield self._into, 0
@@ -114,10 +126,17 @@ class Connection:
     @property
     def waits_for_visitor(self) -> bool:
         """The program has said all; who connected may never say more."""
-        return all(way.source != self._out for way in self.ways)
+        return self.late_at == inf and all(way.source != self._out for way in self.ways)
 
     def go_on(self, ready: Mapping[int, int]) -> bool:
-        """What can be done now, by descriptors and their events; False when it is over."""
+        """What can be done now, by descriptors and their events; False when it is over.
+
+        Raises: as `begin`.
+        """
+        if self.late_at < inf:
+            if self._control.fileno() in ready or time.monotonic() >= self.late_at:
+                self.begin()
+            return True
         if ready.get(self._into, 0) & select.POLLERR:  # what was said inside goes out all the same
             self.ways = [way for way in self.ways if way.target != self._into]
             self._end_inwards()
@@ -156,7 +175,15 @@ class Forwarding:
         self._connections: list[Connection] = []
 
     def add(self, sock: socket.socket, port: int) -> None:
-        """Stand for it inside. Raises: RuntimeFailure, OSError; it is closed."""
+        """Stand for it inside. Raises: RuntimeFailure, OSError, ValueError; it is closed."""
+        self._begin(sock, port)
+        try:
+            self._connections[-1].begin()
+        except BaseException:
+            self._connections.pop().close()
+            raise
+
+    def _begin(self, sock: socket.socket, port: int) -> None:
         try:
             self._connections.append(Connection(self._path, sock, port))
         except BaseException:
@@ -180,17 +207,29 @@ class Forwarding:
                     wanted[fd] = wanted.get(fd, 0) | events
             for fd, events in wanted.items():
                 poll.register(fd, events)
-            ready = dict(poll.poll())
+            late_at = min((each.late_at for each in self._connections), default=inf)
+            left_s = max(0.0, late_at - time.monotonic())
+            ready = dict(poll.poll(None if late_at == inf else left_s * 1000))
             if self._over in ready:
                 for connection in self._connections:
                     connection.last_words()
                 return
             for connection in list(self._connections):
-                if not connection.go_on(ready):
-                    self._end(connection)
+                self._go_on(connection, ready)
             for each, port in listening.items():
                 if each.fileno() in ready:
                     self._accept(each, port)
+
+    def _go_on(self, connection: Connection, ready: Mapping[int, int]) -> None:
+        try:
+            if not connection.go_on(ready):
+                self._end(connection)
+        except (RuntimeFailure, OSError, ValueError) as error:
+            connection.close()
+            self._connections.remove(connection)
+            is_late = isinstance(error, TimeoutError)
+            text = "the sandbox does not answer" if is_late else str(error)
+            self._say(f"port forwarding: {text}")
 
     def _make_room(self) -> None:
         """By the oldest one that waits for who connected alone, as a kernel does it with sockets
@@ -211,13 +250,12 @@ class Forwarding:
             for option in KEEPALIVE:
                 sock.setsockopt(*option)
             self._say("Forwarding new connection...")
-            self.add(sock, port)
+            self._begin(sock, port)
         except BlockingIOError:
             return
-        except (RuntimeFailure, OSError, ValueError) as error:
+        except OSError as error:
             self._say(f"port forwarding: {error}")
-            if isinstance(error, OSError):
-                time.sleep(PAUSE_S)
+            time.sleep(PAUSE_S)
 
     def close(self) -> None:
         """End all of them."""

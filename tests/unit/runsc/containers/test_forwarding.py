@@ -12,18 +12,14 @@ from typing import Any
 import pytest
 
 from runsc.containers import forwarding, listener
-from runsc.errors import RuntimeFailure
-from sentry.control.protocol import Reply
+from sentry.control.protocol import Reply, encode
 
 
 def test_a_connection_closed_again_closes_nothing_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def ask_over(*_: Any) -> Reply:
-        return Reply()
-
     monkeypatch.setattr(listener, "connect", lambda _: socket.socket())
-    monkeypatch.setattr(listener, "ask_over", ask_over)
+    monkeypatch.setattr(listener, "send", lambda *_: None)
     ours, theirs = socket.socketpair()
     connection = forwarding.Connection("", theirs, 80)
     connection.close()
@@ -39,11 +35,12 @@ def test_a_connection_closed_again_closes_nothing_of_others(
 def test_a_connection_that_cannot_be_had_leaves_no_descriptor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def ask_over(*_: Any) -> Reply:
+    def answer(*_: Any) -> Reply:
         raise TimeoutError
 
     monkeypatch.setattr(listener, "connect", lambda _: socket.socket())
-    monkeypatch.setattr(listener, "ask_over", ask_over)
+    monkeypatch.setattr(listener, "send", lambda *_: None)
+    monkeypatch.setattr(listener, "answer", answer)
     forwards = forwarding.Forwarding("", -1, lambda _: None)
     before = os.listdir("/proc/self/fd")
     ours, theirs = socket.socketpair()
@@ -60,15 +57,15 @@ def test_what_was_said_before_the_end_of_a_container_goes_out(
     over = os.memfd_create("over")  # always ready
     said = bytes(100_000)
 
-    def ask_over(*arguments: Any) -> Reply:
+    def send(*arguments: Any) -> None:
         """Its answer is there before anybody looks."""
         _, out = arguments[-1]
         fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, 1 << 17)
         os.write(out, said)
-        return Reply()
 
     monkeypatch.setattr(listener, "connect", lambda _: socket.socket())
-    monkeypatch.setattr(listener, "ask_over", ask_over)
+    monkeypatch.setattr(listener, "send", send)
+    monkeypatch.setattr(listener, "answer", lambda *_: Reply())
     ours, theirs = socket.socketpair()
     forwards = forwarding.Forwarding("", over, lambda _: None)
     forwards.add(theirs, 80)
@@ -93,7 +90,8 @@ def test_without_descriptors_it_waits_for_some(monkeypatch: pytest.MonkeyPatch) 
 
     over, ends = os.pipe2(os.O_CLOEXEC)
     monkeypatch.setattr(listener, "connect", lambda _: socket.socket())
-    monkeypatch.setattr(listener, "ask_over", lambda *_: Reply(error="nobody listens"))
+    monkeypatch.setattr(listener, "send", lambda *_: None)
+    monkeypatch.setattr(listener, "answer", lambda *_: Reply(error="nobody listens"))
     with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as visitor:
         listening.setblocking(False)
         forwards = threading.Thread(
@@ -126,14 +124,31 @@ class Inside:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ends: list[tuple[int, int]] = []
         self.came = threading.Semaphore(0)
-        monkeypatch.setattr(listener, "connect", lambda _: socket.socket())
-        monkeypatch.setattr(listener, "ask_over", self._ask_over)
+        self.controls: list[socket.socket] = []
+        """The other ends of connections to the sandbox."""
+        self.answers = True
+        monkeypatch.setattr(listener, "connect", self._connect)
+        monkeypatch.setattr(listener, "send", self._send)
 
-    def _ask_over(self, *arguments: Any) -> Reply:
+    def _connect(self, _: str) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        self.controls.append(theirs)
+        return ours
+
+    def _send(self, *arguments: Any) -> None:
         into, out = arguments[-1]
         self.ends.append((os.dup(into), os.dup(out)))
+        if self.answers:
+            self.answer()
         self.came.release()
-        return Reply()
+
+    def answer(self) -> None:
+        """The last one is connected."""
+        self.controls[-1].sendall(encode(Reply()))
+
+    def close(self) -> None:
+        for each in self.controls:
+            each.close()
 
 
 def test_a_connection_that_nobody_has_inside_ends_with_what_was_said(
@@ -159,6 +174,7 @@ def test_a_connection_that_nobody_has_inside_ends_with_what_was_said(
     assert ours.recv(100) == b"answer"
     assert ours.recv(100) == b""
     ours.close()
+    inside.close()
     os.close(over)
 
 
@@ -182,7 +198,7 @@ def test_who_says_nothing_more_makes_room_where_there_is_none(
         os.close(ends)
         thread.join()
         forwards.close()
-    for sock in (first, second):
+    for sock in (first, second, inside):
         sock.close()
     for fd in (over, inside.ends[0][0], *(inside.ends[1] if has_room else ())):
         os.close(fd)
@@ -199,7 +215,7 @@ def test_who_is_connected_is_asked_whether_he_is_still_there(
     def connection(_: str, sock: socket.socket, __: int) -> None:
         asked.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
         os.close(ends)
-        raise RuntimeFailure("enough")
+        raise OSError("enough")
 
     monkeypatch.setattr(forwarding, "Connection", connection)
     with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as visitor:
@@ -208,3 +224,57 @@ def test_who_is_connected_is_asked_whether_he_is_still_there(
     os.close(over)
 
     assert asked == [1]
+
+
+def test_who_is_not_let_in_yet_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that does not accept: its queue is full."""
+    inside = Inside(monkeypatch)
+    inside.answers = False
+    over, ends = os.pipe2(os.O_CLOEXEC)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        forwards = forwarding.Forwarding("", over, lambda _: None)
+        thread = threading.Thread(target=forwards.run, args=({listening: 80},))
+        thread.start()
+        first = socket.create_connection(listening.getsockname())
+        assert inside.came.acquire(timeout=10)
+        inside.answers = True
+        second = socket.create_connection(listening.getsockname())
+        is_served = inside.came.acquire(timeout=10)
+        if is_served:
+            os.write(inside.ends[1][1], b"hello")
+            second.settimeout(10)
+            assert second.recv(100) == b"hello"
+        os.close(ends)
+        thread.join()
+        forwards.close()
+    for sock in (first, second, inside):
+        sock.close()
+    for fd in (over, *(fd for pair in inside.ends for fd in pair)):
+        os.close(fd)
+
+    assert is_served
+
+
+def test_who_is_not_let_in_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "ANSWER_S", 0.0)
+    inside = Inside(monkeypatch)
+    inside.answers = False
+    said: list[str] = []
+    over, ends = os.pipe2(os.O_CLOEXEC)
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 2:
+            os.close(ends)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as visitor:
+        listening.setblocking(False)
+        visitor.connect(listening.getsockname())
+        forwarding.Forwarding("", over, say).run({listening: 80})
+        assert visitor.recv(1) == b""
+    inside.close()
+    for fd in (over, *inside.ends[0]):
+        os.close(fd)
+
+    assert said[1] == "port forwarding: the sandbox does not answer"
