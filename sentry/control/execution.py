@@ -28,6 +28,7 @@ from sentry.kernel.task_signals import send_to_group
 from sentry.kernel.work import WORK_PAUSE
 from sentry.vfs.interface import Owner
 from sentry.wait.again import again
+from sentry.wait.fiber import Fiber, Killed, Mode
 from sentry.wait.steps import at_once, driven
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Execution:
         self._client = client
         self._fds = fds
         self._forget = forget
+        self._loading: Fiber | None = None
         self._group: ThreadGroup | None = None
         self._console: Console | None = None
         self._abandoned = False
@@ -97,7 +99,7 @@ class Execution:
         """In a fork: its client is the parent's. One that has not begun does not."""
         self._is_left = True
         if self._group is None:
-            self._abandoned = True
+            self.abandon()
 
     def attach(self, client: Client, fds: list[int]) -> None:
         """In a fork: it has a client again, and its streams, those that are open yet, lead there.
@@ -125,7 +127,8 @@ class Execution:
         except Errno:
             self._close()
             raise
-        self._kernel.loop.spawn(self._load(process, profile), "exec", self._loaded)
+        loading = self._load(process, profile)
+        self._loading = self._kernel.loop.spawn(loading, "exec", self._loaded)
 
     def signal(self, number: int, everyone: bool) -> None:
         """Send it one, or its whole job; SIGWINCH also says that the host's terminal has a new
@@ -145,6 +148,8 @@ class Execution:
     def abandon(self) -> None:
         """The client is gone: so shall be the process."""
         self._abandoned = True
+        if self._loading is not None:  # files may be of a server that answers nothing
+            self._loading.interrupt(Killed(), Mode.KILLABLE)
         if self._job is not None:
             self._job.kill()
         elif self._group is not None and self._group.tasks:
@@ -182,6 +187,8 @@ class Execution:
         task = await again(self._make_task, init, process)
         task.group.job = self._job
         try:
+            if self._abandoned:  # in a fork the descriptors are the parent's client's
+                raise StartError(STOPPED)
             self._give_files(task, process)
             loaded = await first_process.start_program(task, process)
             first_process.put_under_observation(task, profile, loaded)
@@ -211,6 +218,7 @@ class Execution:
         first_process.donate(task, fds[3:], owner, closes=True, first=3)
 
     def _loaded(self, task: Task | None, error: BaseException | None) -> None:
+        self._loading = None
         if task is None:
             self._failed(error)
             return
@@ -238,7 +246,7 @@ class Execution:
         if self._console is not None:
             self._console.close(lambda: None)
         self._forget(self)
-        if isinstance(error, StartError) and str(error) == STOPPED:
+        if isinstance(error, Killed) or (isinstance(error, StartError) and str(error) == STOPPED):
             self._client.failed(STOPPED)
         elif isinstance(error, StartError):
             self._client.failed(CANNOT_START + str(error))
