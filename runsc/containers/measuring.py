@@ -77,12 +77,19 @@ def total(sample: Sample, name: str) -> int:
 class Watched:
     """One sandbox."""
 
-    def __init__(self, state: State, sampler: Sampler | None) -> None:
+    def __init__(self, state: State) -> None:
         self.state = state
-        self.sampler = sampler
+        self.sampler: Sampler | None = None
+        self.look = 0
+        """When it was connected to for the last time: looks are counted."""
         self.figures = Figures()
         self.is_measured = False
         self._last: Sample | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        """It may answer."""
+        return self.sampler is not None and not self.sampler.is_over
 
     @property
     def processes(self) -> list[ProcessInfo]:
@@ -113,10 +120,12 @@ class Watch:
         self._store = store
         self._names = names
         self._lists = lists
+        self._looks = 0
         self.sandboxes: dict[str, Watched] = {}
 
     def look(self) -> None:
         """Which there are. Raises: RuntimeFailure of the state root."""
+        self._looks += 1
         found = {state.id: state for state in self._store.all() if self._wanted(state)}
         for name, watched in list(self.sandboxes.items()):
             again = found.get(name)
@@ -127,7 +136,21 @@ class Watch:
             if name in self.sandboxes:
                 self.sandboxes[name].state = state
             elif len(self.sandboxes) < MOST:
-                self.sandboxes[name] = Watched(state, self._connect(state))
+                self.sandboxes[name] = Watched(state)
+                self._ask(self.sandboxes[name])
+
+        silent = [
+            each for each in self.sandboxes.values()
+            if not each.is_asked and each.look < self._looks
+        ]  # fmt: skip
+        if silent:  # one alone: it may take its time
+            self._ask(min(silent, key=lambda each: each.look))
+
+    def _ask(self, watched: Watched) -> None:
+        watched.look = self._looks
+        if (sampler := self._connect(watched.state)) is not None:
+            watched.close()
+            watched.sampler = sampler
 
     def _wanted(self, state: State) -> bool:
         if self._names:
@@ -143,10 +166,7 @@ class Watch:
     @property
     def is_measured(self) -> bool:
         """Each that answers has figures."""
-        return all(
-            each.is_measured or each.sampler is None or each.sampler.is_over
-            for each in self.sandboxes.values()
-        )
+        return all(each.is_measured or not each.is_asked for each in self.sandboxes.values())
 
     def wait(self, time_s: float) -> None:
         """Hear what they say for so long; with 0, what is there."""

@@ -96,3 +96,30 @@ def test_a_sandbox_that_accepts_nobody_holds_up_no_table(
             assert watch.sandboxes["one"].sampler is None
             assert watch.is_measured
             watch.close()
+
+
+def test_a_sandbox_that_accepts_again_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "CONNECT_S", 0.01)
+    store = Store(str(tmp_path / "root"))
+    for name in ("one", "two"):
+        running(store, name)
+    path = store.path("one", "control.sock")
+    watch = Watch(store)
+    with listener.listen(path) as listening:
+        listening.listen(0)
+        with listener.connect(path):
+            watch.look()
+            assert not watch.sandboxes["one"].is_asked
+            listening.accept()[0].close()
+        for _ in watch.sandboxes:
+            watch.look()
+        assert watch.sandboxes["one"].is_asked
+        listening.accept()[0].close()  # it ends the connection
+        watch.wait(0)
+        assert not watch.sandboxes["one"].is_asked
+        for _ in watch.sandboxes:
+            watch.look()
+        assert watch.sandboxes["one"].is_asked
+    watch.close()
