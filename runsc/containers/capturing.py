@@ -6,6 +6,7 @@ from __future__ import annotations
 import select
 import socket
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from runsc.containers import listener, pcapng
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_NAME = 255
 U64 = (1 << 64) - 1
+LAST_S = 10.0
+"""For what a sandbox has yet when somebody has stopped it."""
 
 
 class Capturing:
@@ -46,17 +49,18 @@ class Capturing:
 
         Raises: RuntimeFailure, OSError.
         """
-        self._sock.setblocking(True)
+        self._sock.settimeout(LAST_S)  # it may answer and take no question
         self._writer.flush()
         self._ask()
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         poll.register(stop, select.POLLIN)
-        while not self._is_over:
-            ready = {fd for fd, _ in poll.poll()}
+        until = inf
+        while not self._is_over and (left_s := until - time.monotonic()) > 0:
+            ready = {fd for fd, _ in poll.poll(None if left_s == inf else left_s * 1000)}
             if stop in ready:
                 poll.unregister(stop)
-                self._ends = True
+                self._ends, until = True, time.monotonic() + LAST_S
                 self._ask()
             elif self._sock.fileno() in ready:
                 self._hear()

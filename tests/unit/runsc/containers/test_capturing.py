@@ -6,10 +6,11 @@ import io
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
-from runsc.containers.capturing import Capturing
+from runsc.containers import capturing
 from runsc.containers.pcapng import Writer
 from runsc.errors import RuntimeFailure
 from sentry.control.answers import CapturedFrame, CapturedInterface, Packets
@@ -28,7 +29,7 @@ def captured(answer: Answer, interface: str = "") -> tuple[Read, int, list[Reque
     asked: list[Request] = []
 
     def serve() -> None:
-        with theirs, theirs.makefile("rb") as lines:
+        with theirs, theirs.makefile("rb") as lines, suppress(ConnectionError):
             for line in lines:
                 asked.append(decode(line, Request))
                 said = answer(asked[-1])
@@ -41,15 +42,15 @@ def captured(answer: Answer, interface: str = "") -> tuple[Read, int, list[Reque
     thread = threading.Thread(target=serve)
     thread.start()
     file = io.BytesIO()
-    capturing = Capturing(ours, Writer(file), interface)
+    capture = capturing.Capturing(ours, Writer(file), interface)
     try:
-        capturing.run(stop.fileno())
+        capture.run(stop.fileno())
     finally:
         ours.close()
         thread.join()
         stop.close()
         stopper.close()
-    return Read(file.getvalue()), capturing.lost, asked
+    return Read(file.getvalue()), capture.lost, asked
 
 
 def reply(interfaces: list[CapturedInterface], frames: list[CapturedFrame]) -> bytes:
@@ -75,6 +76,41 @@ def test_frames_are_written_until_somebody_stops_it() -> None:
     assert Packet(0, 5, frame.data, True) in found.packets
     assert found.statistics == {0: (1, 0), 1: (4, 3)} and lost == 3
     assert {each.interface for each in asked} == {"eth0"}
+
+
+@pytest.mark.parametrize("says", [b"", reply([ETH], [CapturedFrame(2, 5, b"y" * 14)])])
+def test_stopped_it_waits_for_no_last_frame_for_ever(
+    monkeypatch: pytest.MonkeyPatch, says: bytes
+) -> None:
+    monkeypatch.setattr(capturing, "LAST_S", 0.05)
+
+    def answer(request: Request) -> bytes:
+        return says if request.ends else b"!" + reply([ETH], [])
+
+    found, _, _ = captured(answer)
+    assert found.statistics == {0: (1, 0)}
+
+
+def test_answers_without_end_to_no_question_are_not_asked_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(capturing, "LAST_S", 0.05)
+    ours, theirs = socket.socketpair()
+    stop, stopper = socket.socketpair()
+
+    def say() -> None:
+        with suppress(ConnectionError):
+            while True:
+                theirs.sendall(reply([], []))
+
+    thread = threading.Thread(target=say)
+    thread.start()
+    with pytest.raises(TimeoutError):
+        capturing.Capturing(ours, Writer(io.BytesIO()), "").run(stop.fileno())
+    ours.close()
+    thread.join()
+    for each in (theirs, stop, stopper):
+        each.close()
 
 
 def test_end_of_the_container_is_the_end_of_the_file() -> None:
