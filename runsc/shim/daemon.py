@@ -76,7 +76,6 @@ class Shim:
     def __init__(self, listener: socket.socket, terms: Terms) -> None:
         self.loop = Loop(self._reaped)
         self._workers = Workers(self.loop)
-        self._workers.close_in_forks(listener)
         self._is_of_many = terms.is_of_many
         self._prepared: tuple[int, socket.socket] | None = self._workers.fork(_prepare)
         gc.freeze()

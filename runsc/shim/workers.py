@@ -93,11 +93,6 @@ class Workers:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._listeners: list[socket.socket] = []
-
-    def close_in_forks(self, sock: socket.socket) -> None:
-        """A child would keep the address in use."""
-        self._listeners.append(sock)
 
     def start(self, job: Job) -> Promise[Outcome]:
         """Fork a worker for it. Raises (when it is awaited): Refused."""
@@ -124,7 +119,7 @@ class Workers:
             raise
         if pid == 0:
             try:
-                _begin(parent, [ours, *self._listeners])
+                _begin(parent, theirs.fileno())
                 _work(job, Report(theirs))
             finally:
                 os._exit(1)
@@ -152,15 +147,18 @@ class Workers:
         return promise
 
 
-def _begin(parent: int, sockets: Sequence[socket.socket]) -> None:
-    """The first steps of a worker, which ends with the shim."""
-    gc.disable()  # what it would look at is shared with the shim
+def _begin(parent: int, kept: int) -> None:
+    """The first steps of a worker, which ends with the shim.
+
+    It has nothing of the shim's open: who reads what a process has written, or is given, waits for
+    the end of it, and a worker may take its time.
+    """
+    gc.disable()  # what it would look at is shared with the shim, or open there alone
     leave_in_fork()
     host.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    for sock in sockets:
-        sock.close()
+    host.close_all_but({0, 1, 2, kept})
 
 
 def _work(job: Job, report: Report) -> None:

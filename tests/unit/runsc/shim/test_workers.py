@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 import pytest
 
@@ -84,15 +85,31 @@ def test_without_a_process_for_it_a_request_is_refused(monkeypatch: pytest.Monke
 
 
 def test_one_that_has_said_its_word_may_go_on() -> None:
-    reader, writer = os.pipe()
-
     def job(report: Report) -> None:
         report(1)
-        os.read(reader, 1)
+        signal.pause()
 
     outcome = result(job)
 
     assert isinstance(outcome, Outcome) and outcome.value == 1
-    os.write(writer, b"x")
-    os.close(reader)
+    os.kill(outcome.pid, signal.SIGTERM)
+    _, status = os.waitpid(outcome.pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+def test_one_that_takes_its_time_keeps_no_reader_waiting() -> None:
+    """Of what others have written into a named pipe of containerd's."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def job(report: Report) -> None:
+        report(1)
+        signal.pause()
+
+    outcome = result(job)
     os.close(writer)
+    assert os.read(reader, 1) == b""
+
+    assert isinstance(outcome, Outcome)
+    os.close(reader)
+    os.kill(outcome.pid, signal.SIGTERM)
+    os.waitpid(outcome.pid, 0)
