@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from runsc import Sandbox, cli, host
 from runsc.api import keeper, programs
-from tests.e2e.as_user import become
+from tests.e2e.as_user import HASH, become
 
 LATE = (
     *(f"runsc.commands.{name.replace('-', '_')}" for name in cli.COMMANDS),
-    "_blake2", "gofer.main", "runsc.api.document", "runsc.cgroups.guest", "runsc.launch.bundle",
-    "runsc.launch.finder", "runsc.launch.janitor", "runsc.launch.neighbours", "runsc.options",
+    "_blake2", HASH, "gofer.main", "runsc.api.document", "runsc.cgroups.guest",
+    "runsc.launch.bundle", "runsc.launch.finder", "runsc.launch.janitor", "runsc.launch.neighbours", "runsc.options",
     "sentry.boot.sandbox", "sentry.platform.kvm",
 )  # fmt: skip
 

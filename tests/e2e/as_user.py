@@ -17,6 +17,8 @@ from runsc import host
 from runsc.cli import COMMANDS, main
 from sentry.abi import prctl
 
+HASH = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
+
 
 def become(uid: int) -> None:
     """Change to a user without privileges, in the group of /dev/kvm."""
@@ -33,7 +35,7 @@ if __name__ == "__main__":
     for name in COMMANDS:
         importlib.import_module(f"runsc.commands.{name.replace('-', '_')}")
     lazy = (
-        "_blake2", "encodings.ascii", "runsc.cgroups.cgroup", "runsc.cgroups.guest",
+        "_blake2", HASH, "encodings.ascii", "runsc.cgroups.cgroup", "runsc.cgroups.guest",
         "runsc.images", "runsc.launch.egress", "runsc.launch.forkable", "runsc.launch.forking",
         "runsc.launch.neighbours", "sentry.fork.parent",
         "runsc.launch.network", "runsc.launch.passt", "runsc.oci.hooks",
