@@ -23,8 +23,8 @@ from tests.e2e.as_user import HASH, become
 LATE = (
     *(f"runsc.commands.{name.replace('-', '_')}" for name in cli.COMMANDS),
     "_blake2", HASH, "gofer.main", "runsc.api.document", "runsc.cgroups.guest",
-    "runsc.launch.bundle", "runsc.launch.finder", "runsc.launch.janitor", "runsc.launch.neighbours", "runsc.options",
-    "sentry.boot.sandbox", "sentry.platform.kvm",
+    "runsc.launch.bundle", "runsc.launch.finder", "runsc.launch.janitor",
+    "runsc.launch.neighbours", "runsc.options", "sentry.boot.sandbox", "sentry.platform.kvm",
 )  # fmt: skip
 
 
