@@ -298,21 +298,37 @@ class Made(NamedTuple):
     """It may have interpreted subclasses."""
 
 
+def bases(path: str) -> dict[str, list[str]]:
+    """Of the classes of a module, by their names; all by module and name."""
+    module, tree = path.removesuffix(".py").replace("/", "."), ast.parse((ROOT / path).read_text())
+    places = {
+        each.asname or each.name: f"{node.module}.{each.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for each in node.names
+    }
+
+    def place(base: ast.expr) -> str:
+        name, _, inner = ast.unparse(base).partition("[")[0].partition(".")
+        found = places.get(name, f"{module}.{name}")
+        return f"{found}.{inner}" if inner else found
+
+    return {
+        f"{module}.{node.name}": [place(base) for base in node.bases]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+
+
 def family() -> dict[str, Made]:
     """Those of all modules, by module and name."""
     found = {}
     for path in compiled():
         module = path.removesuffix(".py").replace("/", ".")
-        places = {
-            each.name: f"{node.module}.{each.name}"
-            for node in ast.walk(ast.parse((ROOT / path).read_text()))
-            if isinstance(node, ast.ImportFrom)
-            for each in node.names
-        }
+        above = bases(path)
         for node in classes(path):
-            bases = [ast.unparse(base).partition("[")[0] for base in node.bases]
             found[f"{module}.{node.name}"] = Made(
-                [places.get(base, f"{module}.{base}") for base in bases],
+                above[f"{module}.{node.name}"],
                 any(isinstance(each, ast.FunctionDef) and each.name == "__init__"
                     for each in node.body),
                 any("allow_interpreted_subclasses" in ast.unparse(each)
@@ -328,6 +344,18 @@ def beginning(name: str, found: dict[str, Made]) -> Made | None:
         return made
     above = (beginning(base, found) for base in made.bases)
     return next((each for each in above if each is not None), None)
+
+
+def test_compiled_classes_with_interpreted_subclasses_say_so() -> None:
+    """Else an object of the subclass is a TypeError, when the first one is made."""
+    found, known = family(), set(compiled())
+    unmarked = []
+    for path in (ROOT / "sentry").rglob("*.py"):
+        name = str(path.relative_to(ROOT))
+        if name not in known:
+            above = {base for each in bases(name).values() for base in each} & found.keys()
+            unmarked += [(name, base) for base in above if not found[base].is_marked]
+    assert unmarked == []
 
 
 def test_no_object_begins_twice() -> None:
