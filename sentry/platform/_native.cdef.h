@@ -134,6 +134,7 @@ struct aspace {
     uint64_t windows;
     uint64_t copied_to;
     uint64_t copied;
+    unsigned int trimmed;
     int inside;
     int dying;
     void *execution;

@@ -86,6 +86,7 @@ class Aspace(Struct):
     windows: int
     copied_to: int
     copied: int
+    trimmed: int
     inside: int
     dying: int
     execution: Data
