@@ -109,8 +109,7 @@ class DentryCache:
 
     def __init__(self, size: int = 16384) -> None:
         assert size & (size - 1) == 0
-        self._ring: list[Dentry | None] = []
-        """It grows to its size, which is 128 KiB of addresses."""
+        self._ring: list[Dentry | None] = [None] * size
         self._mask = size - 1
         self._next = 0
         self.handles: OrderedDict[tuple[int, int], Dentry | ref[Dentry]] = OrderedDict()
@@ -119,18 +118,14 @@ class DentryCache:
     def keep(self, dentry: Dentry) -> None:
         """Hold it until `size` others came after it."""
         at = self._next
-        if at < len(self._ring):
-            self._ring[at] = dentry
-        else:
-            self._ring.append(dentry)
+        self._ring[at] = dentry
         dentry.cache_slot = at
         self._next = (at + 1) & self._mask
 
     def release(self, dentry: Dentry) -> None:
         """Its name is gone: it must not keep a file that nobody opens from being freed."""
-        at = dentry.cache_slot
-        if at < len(self._ring) and self._ring[at] is dentry:
-            self._ring[at] = None
+        if self._ring[dentry.cache_slot] is dentry:
+            self._ring[dentry.cache_slot] = None
         inode = dentry.inode
         held = self.handles.get((inode.fs.dev, inode.ino)) if self.handles else None
         if isinstance(held, Dentry) and held.inode is inode and inode.has_gone():
@@ -150,5 +145,4 @@ class DentryCache:
 
     def forget(self) -> None:
         """Let go of all of them."""
-        self._ring = []
-        self._next = 0
+        self._ring = [None] * (self._mask + 1)

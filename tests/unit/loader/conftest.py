@@ -17,6 +17,8 @@ from sentry.mm.backing import HostBacking
 from sentry.mm.manager import MemoryManager
 from sentry.platform.memory import AddressSpace, Ram
 
+MOUNTS = object()
+
 
 class Program:
     """An open program: as much of a FileDescription as execve looks at."""
@@ -35,7 +37,8 @@ class Program:
             mode=mode, uid=0, gid=0, getxattr=self.getxattr, write_count=0,
             fs=SimpleNamespace(posix_acls=False),
         )  # fmt: skip
-        mount = SimpleNamespace(flags=mount_flags, fs=SimpleNamespace(owner=None))
+        fs = SimpleNamespace(owner=None)
+        mount = SimpleNamespace(flags=mount_flags, fs=fs, namespace=MOUNTS)
         self.location = SimpleNamespace(mount=mount, path=path)
         self.refs = 1
 
@@ -76,7 +79,7 @@ class World:
         group = SimpleNamespace(personality=0, tasks=[], limits=self, container=container)
         self.task: Any = SimpleNamespace(
             kernel=self.kernel, group=group, creds=Credentials.user(1000, 1000),
-            judge=None, no_new_privs=False, trace=None, mm=self, rlimit=self.rlimit,
+            judge=None, no_new_privs=False, trace=None, mm=self, rlimit=self.rlimit, mounts=MOUNTS,
         )  # fmt: skip
 
     def rlimit(self, resource: int) -> int:

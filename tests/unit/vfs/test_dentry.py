@@ -25,10 +25,6 @@ def test_child_that_nobody_holds_leaves_no_trace() -> None:
     assert set(root.children) == {b"held", b"3", b"4"}
     cache.forget()
     assert set(root.children) == {b"held"}
-    cache.release(held)  # which it does not have
-    for name in (b"x", b"y", b"z"):
-        root.child(name, file, cache)
-    assert set(root.children) == {b"held", b"y", b"z"}
 
 
 def test_child_that_was_replaced_leaves_its_heir_alone() -> None:

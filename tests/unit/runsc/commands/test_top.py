@@ -32,7 +32,7 @@ class _Watch(Watch):
 
     def look(self) -> None:
         for name, calls, pid in (("one", 1.0, 11), ("two", 2500.0, 22)):
-            made = _Known(State("1.2.0", name, "/", phase="running"), None)
+            made = _Known(State("1.2.0", name, "/", phase="running"))
             made.figures = Figures(3, 0.5, calls, 2.0, 5 << 20, 1 << 30, 7.0, 8.0, 1)
             made.is_measured = True
             made.known = [ProcessInfo(pid, 1, 0, NAME, "R\x1b", cpu_ns=2 * 10**9)]
