@@ -450,8 +450,9 @@ def _end_container(group: ThreadGroup) -> Steps[None]:
     if not container.ending:
         container.ending = True
         yield from _kill_all(lambda: (each for each in container.processes() if each is not init))
-    if not container.cgroup.populated:
-        on_end, container.on_end = container.on_end, None
+    on_end = container.on_end
+    if on_end is not None and not container.cgroup.populated:  # else they have been here
+        container.on_end = None
         on_end(init.exit_status)
 
 

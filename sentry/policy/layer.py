@@ -207,7 +207,10 @@ class Layer:
         need.call.answers[WAITS] = waits
         if keep is not None:
             need.call.answers[keep[0]] = keep[1]
-        raise need
+        try:
+            raise need
+        finally:
+            del need  # which has this frame: a circle
 
     async def _answered(
         self, task: Task, rule: Rule, event: Event, outcome: list[Verdict | None]

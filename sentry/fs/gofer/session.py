@@ -390,7 +390,10 @@ class Session:
             if not pending.done:
                 need = NotNow(partial(self._sleep, pending, mode), key, asked)
                 need.call.hold(asked)
-                raise need
+                try:
+                    raise need
+                finally:
+                    del need  # which has this frame: a circle
         asked.taken = True
 
     def wait_beside(self, pending: Pending) -> None:

@@ -15,6 +15,7 @@ from sentry.abi.signal import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from sentry.abi.wait import WNOHANG
 from sentry.errors import ECHILD, EIDRM, EINVAL, ESRCH
 from sentry.kernel import waiting
+from sentry.kernel.container import Container
 from sentry.kernel.task import Task
 from sentry.wait import queue, steps
 from tests.world import Program, World
@@ -98,6 +99,27 @@ def test_priority_of_a_group_is_changed_and_read_piece_by_piece(world: World) ->
     assert call.wait() == 0
     assert program.call("getpriority", PRIO_PGRP, pgid) == 20 - 7
     assert program.call("getpriority", PRIO_PGRP, 999) == -ESRCH.number
+
+
+@pytest.mark.parametrize("children", [0, 1, 9])
+def test_container_ends_once_when_its_processes_end_together(children: int, world: World) -> None:
+    ended: list[int] = []
+    container = Container()
+    container.ns = world.kernel.first
+    container.on_end = ended.append
+    world.kernel.further.append(container)
+    init, other = world.program(), world.program()
+    container.init = init.task.group
+    for program in (init, other):
+        container.cgroup.take(program.task.group)
+    for _ in range(children):  # its end takes so long
+        other.fork().begin("exit_group", 0)
+    world.settle()
+    init.begin("exit_group", 3)
+    other.begin("exit_group", 0)
+    world.settle()
+    assert living([init, other]) == []
+    assert ended == [3 << 8]
 
 
 def test_process_is_no_zombie_before_its_children_have_another_parent(world: World) -> None:

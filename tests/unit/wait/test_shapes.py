@@ -233,12 +233,28 @@ def test_only_result_is_a_value_or_the_rest_of_a_call() -> None:
     assert aliases == {"vfs/file.py:Result", "net/family.py:Made"}
 
 
+def circles(tree: ast.AST) -> Iterator[str]:
+    """Functions that raise a NotNow which a variable of theirs keeps: its traceback has them, and
+    what the call has kept (inodes, files) stays until garbage is collected."""
+    for function in functions(tree):
+        made, raised, gone = set[str](), set[str](), set[str]()
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign) and "NotNow" in called(node.value):
+                made |= {ast.unparse(target) for target in node.targets}
+            elif isinstance(node, ast.Raise) and node.exc is not None:
+                raised.add(ast.unparse(node.exc))
+            elif isinstance(node, ast.Delete):
+                gone |= {ast.unparse(target) for target in node.targets}
+        if made & raised - gone:
+            yield function.name
+
+
 def test_fibers_are_parked_in_few_places() -> None:
     found = {name for name, tree in modules().items() if called(tree) & {"park", "this_fiber"}}
     assert found == LEAVES
 
 
-@pytest.mark.parametrize("search", [loops_on, twins])
+@pytest.mark.parametrize("search", [loops_on, twins, circles])
 def test_nobody_waits_in_another_shape(search: object) -> None:
     assert callable(search)
     assert not [f"{name}: {what}" for name, tree in modules().items() for what in search(tree)]
@@ -251,6 +267,9 @@ def test_nobody_waits_in_another_shape(search: object) -> None:
         ("while 1:\n try: f()\n except EAGAIN: break", loops_on, 0),
         ("class A:\n def x(self): 0\n def x_now(self): 0", twins, 1),
         ("class A:\n def lookup(self): 0\n def lookup_cached(self): 0", twins, 0),
+        ("def f():\n need = NotNow(w)\n raise need", circles, 1),
+        ("def f():\n need = NotNow(w)\n try: raise need\n finally: del need", circles, 0),
+        ("def f():\n need = NotNow(w)\n return need", circles, 0),
     ],
 )
 def test_search_finds_what_it_looks_for(code: str, search: object, found: int) -> None:

@@ -22,6 +22,7 @@ from sentry.abi.mman import MAP_SHARED, PROT_READ
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.credentials import Credentials
+from sentry.fs.gofer import session
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session
@@ -495,8 +496,12 @@ def test_descriptors_without_users_go_with_the_file_system(world: World, host: P
     assert world.read(held) == b"inner"
 
 
-def test_closed_handles_leave_no_cycles(make_world: MakeWorld, host: Path) -> None:
+@pytest.mark.parametrize("patience_ms", [60_000, 0], ids=["in place", "later"])
+def test_closed_handles_leave_no_cycles(
+    patience_ms: int, make_world: MakeWorld, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = make_world(descriptors=5)
+    monkeypatch.setattr(session, "PATIENCE_MS", patience_ms)
     for i in range(20):
         (host / f"f{i}").write_bytes(b"%d" % i)
     gc.collect()
