@@ -198,7 +198,11 @@ class Console:
     async def _put(self, data: bytes) -> int:
         if self._io is None:
             return os.write(self._fd, data)
-        return await self._io.write(self._fd, KernelSource(data), len(data), None)
+        fd = os.dup(self._fd)  # its turn may come when it is closed
+        try:
+            return await self._io.write(fd, KernelSource(data), len(data), None)
+        finally:
+            os.close(fd)
 
     def _hang_up(self) -> None:
         self._watch(0)

@@ -83,6 +83,7 @@ class Keyed(Protocol):
 class Place(Protocol):
     """An attachment."""
 
+    handles: HandleCache
     io: HostIO | None
     pace: Pace
     storage: tuple[int, Storage]
@@ -102,6 +103,7 @@ class Owner(Keyed, Protocol):
 
     @property
     def sb(self) -> Place: ...
+    def release(self, handle: Handle) -> None: ...
     def drop_handle(self, handle: Handle) -> None: ...
 
 
@@ -211,15 +213,22 @@ class Handle:
             raise from_host(error) from error
 
     async def _by_thread(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """A change, during which attributes are not what they were."""
+        """A change, during which attributes are not what they were, and which may have to wait for
+        a thread: until then, the descriptor stays this file's."""
+        owner = self.owner
+        assert owner is not None
+        owner.sb.handles.use(self)
         self.changing += 1
         try:
             done = await work()
         except Errno:
             self.changing -= 1
             raise
-        self.changing -= 1
-        return done
+        else:
+            self.changing -= 1
+            return done
+        finally:
+            owner.release(self)
 
     def backing(self, windows: Windows) -> HostBacking:
         """What mappings of the file are made of."""

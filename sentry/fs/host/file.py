@@ -330,11 +330,12 @@ class HostFile(StreamFile):
 
     async def _fill(self, io: HostIO, dest: Dest, offset: int, done: int) -> int:
         """The rest of it."""
-        try:
-            done += await io.fill(self.fd, dest, offset + done)
-        except Errno:
-            if not done:
-                raise
+        with self.held():
+            try:
+                done += await io.fill(self.fd, dest, offset + done)
+            except Errno:
+                if not done:
+                    raise
         return done
 
     def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
@@ -343,8 +344,12 @@ class HostFile(StreamFile):
             raise ESPIPE("no positions")
         self._shorten(caller, source, offset)
         if self._io is not None:
-            return self._io.drain(self.fd, source, offset)
+            return self._drain(self._io, source, offset)
         return source.to_host(self.fd, offset)
+
+    async def _drain(self, io: HostIO, source: Source, offset: int) -> int:
+        with self.held():
+            return await io.drain(self.fd, source, offset)
 
     def seek(self, caller: Caller, offset: int, whence: int) -> Result:
         """lseek(2): of the descriptor that the caller of the sandbox shares with us."""

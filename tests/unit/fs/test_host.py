@@ -114,6 +114,42 @@ def test_regular_file_is_read_at_a_position(task: Any, tmp_path: Path, flags: in
         os.close(host)
 
 
+@pytest.mark.parametrize("name", ["pread64", "pwrite64"])
+def test_file_closed_while_a_call_waits_for_its_turn_is_that_of_the_call(
+    task: Any, tmp_path: Path, name: str
+) -> None:
+    loop, vfs = task.world.loop, task.world.vfs
+    threads = HostThreads(loop, lambda fiber: fiber, 1)
+    silent, w = os.pipe()
+    try:
+        vfs.host_io = HostIO(threads)
+        loop.spawn(vfs.host_io.read(silent, 1, None), "who has the thread")
+        loop.turn()
+        (tmp_path / "first").write_bytes(b"first")
+        host = os.open(tmp_path / "first", os.O_RDWR)
+        file = donated(vfs, host, O_RDWR, closes=True)
+        file._nowait = 0
+        fd, buf = int(task.task.files.install(file, 100)), task.place(b"12345")
+        closer = task.thread()
+        call = task.begin(name, fd, buf, 5, 0)
+        assert not call.done
+        closer.ok("close", fd)
+        (tmp_path / "other").write_bytes(b"other")
+        other = os.open(tmp_path / "other", os.O_RDWR)  # with its number, if that is free
+        os.write(w, b"x")
+        assert call.wait() == 5
+        if name == "pread64":
+            assert task.read(buf, 5) == b"first"
+        assert (tmp_path / "other").read_bytes() == b"other"
+        assert not vfs.donated
+        os.close(other)
+    finally:
+        vfs.host_io = None
+        threads.close()
+        os.close(silent)
+        os.close(w)
+
+
 def test_terminal_passes_settings_but_never_input(task: Any) -> None:
     master, slave = pty.openpty()
     fd = give(task, slave, O_RDWR)

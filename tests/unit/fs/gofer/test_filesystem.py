@@ -430,6 +430,24 @@ def test_attributes_of_a_file_that_a_thread_may_still_change_are_asked_for(world
     assert world.stat(b"/file").st_size == 3
 
 
+def test_descriptor_that_a_thread_is_to_change_is_not_closed_before(world: World) -> None:
+    """Another file would have its number."""
+    world.ok("close", world.open(b"/file", os.O_WRONLY))
+    status = (world.host / "file").stat()
+    inode = world.fs.inodes.known((status.st_dev, status.st_ino))
+    assert isinstance(inode, GoferRegular) and inode.write_handle is not None
+    handle = inode.write_handle
+    handle.io = cast("HostIO", Slow())
+    with pytest.raises(NotNow) as need:
+        handle.truncate(3)
+    waits = need.value.wait()
+    waits.send(None)
+    world.ok("unlink", b"/file")
+    assert handle.fd >= 0
+    waits.close()
+    assert handle.fd < 0
+
+
 def test_exclusive_mode_sees_its_own_writes(world: World) -> None:
     fd = world.open(b"/file", os.O_RDWR)
     assert world.stat(b"/file").st_size == 8
