@@ -249,14 +249,15 @@ async def pipe_to_pipe(
     task: Task, source: PipeFile, target: PipeFile, count: int, nonblock: bool
 ) -> int:
     """splice between pipes: what is there and fits."""
-    if not await wait_pipe(source.pipe, lambda: filled(source.pipe), READABLE, nonblock):
-        return 0
-    room = await wait_pipe(
-        target.pipe, lambda: writable_room(task, target.pipe), WRITABLE, nonblock
-    )
-    data = source.pipe.take(min(count, room))
-    if data:
-        target.pipe.push(data)
+    data = b""
+    while not data:
+        if not await wait_pipe(source.pipe, lambda: filled(source.pipe), READABLE, nonblock):
+            return 0
+        room = await wait_pipe(
+            target.pipe, lambda: writable_room(task, target.pipe), WRITABLE, nonblock
+        )
+        data = source.pipe.take(min(count, room))  # none: another reader was faster
+    target.pipe.push(data)
     return len(data)
 
 
@@ -448,6 +449,14 @@ async def sys_copy_file_range(
             raise EOVERFLOW("the range wraps")
     if start < 0 or goal < 0:
         raise EINVAL("a negative offset")
+    with source.held(), target.held():
+        return await copy_between(task, (in_end, out_end), count)
+
+
+async def copy_between(task: Task, ends: tuple[End, End], count: int) -> int:
+    """What is there, and as much as may be. Preconditions: both are held."""
+    in_end, out_end = ends
+    source, target, start, goal = in_end.file, out_end.file, in_end.at, out_end.at
     size = (await again(source.stat)).size
     limit = task.rlimit(RLIMIT_FSIZE)
     if goal >= limit:
@@ -457,8 +466,7 @@ async def sys_copy_file_range(
     if source.inode is target.inode and start < goal + count and goal < start + count:
         raise EINVAL("the ranges overlap")
     count = min(count, MAX_RW_COUNT)
-    with source.held(), target.held():
-        copied = await again(source.copy_range, start, target, goal, count) if count else 0
+    copied = await again(source.copy_range, start, target, goal, count) if count else 0
     if copied is None:
         copied = await pump(in_end, out_end, count)
     else:

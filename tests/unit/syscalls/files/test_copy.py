@@ -11,6 +11,8 @@ import pytest
 from sentry.abi.fcntl import O_CREAT, O_RDWR
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
+from sentry.wait.again import settled
+from sentry.wait.fiber import Mode, park
 from tests.world import Program
 
 Fetch = Callable[[int], None]
@@ -82,3 +84,59 @@ def test_ranges_overlap_also_where_less_would_be_copied(task: Program) -> None:
     goal = task.place(bytes(8))
     size = 7 << 29
     assert task.call("copy_file_range", file, start, file, goal, size, 0) == -errno.EINVAL
+
+
+def pipe(task: Program) -> tuple[int, int]:
+    ends = task.buffer(8)
+    task.ok("pipe", ends)
+    return task.read(ends, 1)[0], task.read(ends + 4, 1)[0]
+
+
+def fill(task: Program, writer: int) -> None:
+    assert task.ok("write", writer, task.place(bytes(1 << 16)), 1 << 16) == 1 << 16
+
+
+def test_range_of_a_file_whose_size_takes_long_is_copied_though_it_is_closed(
+    task: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (task.ok("open", name, O_CREAT | O_RDWR, 0o644) for name in (b"/f", b"/g"))
+    task.ok("write", one, task.place(b"abcd"), 4)
+    task.ok("lseek", one, 0, 0)
+    source, target = task.task.files.get(one), task.task.files.get(other)
+    stat = type(source).stat
+
+    async def answered() -> None:
+        await park(Mode.KILLABLE, 0)
+
+    def slow(file: Any) -> Any:
+        settled((file, "slow"), answered)
+        return stat(file)
+
+    monkeypatch.setattr(type(source), "stat", slow)
+    closer, budget = task.thread(), task.world.vfs.budget
+    before = budget.files
+    call = task.begin("copy_file_range", one, 0, other, 0, 4, 0)
+    assert not call.done
+    for fd in (one, other):
+        closer.ok("close", fd)
+    task.world.settle()
+    assert call.result == 4
+    assert (source.refs, target.refs, budget.files) == (0, 0, before - 2)
+
+
+def test_splice_waits_on_where_another_reader_was_faster(task: Program) -> None:
+    reader, writer = pipe(task)
+    out, full = pipe(task)
+    task.ok("write", writer, task.place(b"one"), 3)
+    fill(task, full)
+    other = task.thread()
+    call = task.begin("splice", reader, 0, full, 0, 3, 0)
+    found = other.buffer(1 << 16)
+    assert other.ok("read", reader, found, 3) == 3
+    assert other.ok("read", out, found, 1 << 16) == 1 << 16
+    task.world.settle()
+    assert not call.done
+    other.ok("write", writer, other.place(b"two"), 3)
+    assert call.wait() == 3
+    assert other.ok("read", out, found, 3) == 3
+    assert other.read(found, 3) == b"two"
