@@ -12,7 +12,8 @@ flight is IOCB_CMD_POLL.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi.aio import IO_EVENT
@@ -120,8 +121,8 @@ class Request:
 class Context:
     """struct kioctx."""
 
-    __slots__ = ("_tail", "budget", "dead", "id", "later", "max_requests", "nr", "queue", "ring",
-                 "waiting")  # fmt: skip
+    __slots__ = ("_tail", "_underway", "budget", "dead", "id", "later", "max_requests", "nr",
+                 "queue", "ring", "waiting")  # fmt: skip
 
     def __init__(self, kernel: Kernel, number: int, max_requests: int) -> None:
         wanted = max(max_requests, kernel.cpus * 4) * 2 + 2
@@ -137,6 +138,7 @@ class Context:
         self.budget = kernel.vfs.budget
         self.later: Callable[[Callable[[], None]], None] = kernel.loop.call_soon
         self._tail = 0
+        self._underway = 0
 
     @property
     def memory(self) -> Any:
@@ -153,8 +155,18 @@ class Context:
 
     def check_room(self) -> None:
         """Every request in flight has a place in the ring. Raises: EAGAIN."""
-        if self.events + len(self.waiting) >= self.nr - 1:
+        if self.events + len(self.waiting) + self._underway >= self.nr - 1:
             raise EAGAIN("the ring is full")
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """That of a request which is being submitted. Raises: EAGAIN."""
+        self.check_room()
+        self._underway += 1
+        try:
+            yield
+        finally:
+            self._underway -= 1
 
     def complete(self, request: Request, result: int) -> None:
         """aio_complete(): an event for the program."""

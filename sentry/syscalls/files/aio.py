@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -135,24 +136,30 @@ async def _submit(task: Task, context: Context, place: int) -> bool:
         raise EINVAL("iocb")
     if context.dead:
         raise EINVAL("the context is gone")
-    context.check_room()
-    file = task.files.get(iocb.aio_fildes)
-    eventfd = None
-    if iocb.aio_flags & IOCB_FLAG_RESFD:
-        told = task.files.get(iocb.aio_resfd)
-        if not isinstance(told, EventFile):
-            raise EINVAL("no eventfd")
-        eventfd = told
+    with ExitStack() as held:  # others may close them, and submit, before it is done
+        held.enter_context(context.place())
+        file = task.files.get(iocb.aio_fildes)
+        held.enter_context(file.held())
+        eventfd = None
+        if iocb.aio_flags & IOCB_FLAG_RESFD:
+            eventfd = task.files.get(iocb.aio_resfd)
+            if not isinstance(eventfd, EventFile):
+                raise EINVAL("no eventfd")
+            held.enter_context(eventfd.held())
+        return await _begin(task, Request(context, address, iocb.aio_data, eventfd), iocb, file)
+
+
+async def _begin(task: Task, request: Request, iocb: Iocb, file: FileDescription) -> bool:
+    """The same, with what it needs held."""
+    mm, address = task.mm, request.address
     await _faulted(lambda: mm.write(address + KEY, bytes(4)))
-    request = Request(context, address, iocb.aio_data, eventfd)
     if iocb.aio_lio_opcode == IOCB_CMD_POLL:
         if iocb.aio_buf >> 16 or iocb.aio_offset or iocb.aio_nbytes or iocb.aio_rw_flags:
             raise EINVAL("IOCB_CMD_POLL")
         request.poll(file, iocb.aio_buf)
         return True
     operation = await _faulted(lambda: _prepare(task, iocb, file))
-    with file.held():
-        return await _carry_out(request, operation)
+    return await _carry_out(request, operation)
 
 
 async def _carry_out(request: Request, operation: Callable[[], Any]) -> bool:
