@@ -155,7 +155,8 @@ class Seccomp(Filtering):
             note = await listener.ask(task, data)
             if not note.go_on:
                 return note.answer
-            later = task.observers[task.observers.index(self) + 1 :]
+            here = task.observers.index(task.seccomp)  # perhaps with more filters by now
+            later = task.observers[here + 1 :]
             for observer in later:
                 verdict = observer.entered(task, number, values)
                 if verdict is not None:

@@ -264,3 +264,24 @@ def test_call_into_the_vsyscall_page_is_not_notified() -> None:
         program._exit()
         assert regs[Reg.RAX] == -errno.ENOSYS & (1 << 64) - 1
         assert (regs[Reg.RIP], regs[Reg.RSP]) == (0x5000, stack + 8)
+
+
+def test_notified_call_goes_on_though_another_thread_has_added_a_filter() -> None:
+    only_getpid = (
+        Instruction(isa.LD | isa.ABS, 0, 0, 0),
+        Instruction(isa.JMP | isa.JEQ | isa.K, 0, 1, GETPID),
+        Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_USER_NOTIF),
+        Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_ALLOW),
+    )
+    with Real() as world:
+        program = world.program()
+        listener = Listener(world.kernel, made(only_getpid), False)
+        seccomp.add_filter(program.task, listener.program, listener=listener)
+        other = program.thread()
+        call = program.begin("getpid")
+        world.settle()
+        seccomp.add_filter(other.task, always(SECCOMP_RET_ALLOW), every_thread=True)
+        (note,) = listener._waiting.values()
+        note.reply(0, go_on=True)
+        world.settle()
+        assert call.result == program.task.tid
