@@ -47,7 +47,10 @@ async def _copy_up(inode: OverlayInode, limit: int | None) -> TmpInode:
         upper.ctime_ns = attributes.ctime_ns
         upper.ino = inode.ino
         inode.upper, inode.acl = upper, upper.acl
-        inode.sb.keep(inode)
+        links = inode.links  # below 0 if a name was removed, perhaps meanwhile
+        lost = links < 0 and not inode.is_dir and attributes.nlink + links <= 0
+        if not (lost or inode.removed):
+            inode.sb.keep(inode)
         return upper
 
 

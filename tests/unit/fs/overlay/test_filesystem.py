@@ -113,3 +113,22 @@ def test_others_run_while_a_large_file_is_copied_up(
     assert fs.upper.pages == (3 * PIECE // 4096 if is_done else 0)
     if end != "killed":
         assert copying.result == (0 if is_done else -errno.ENOSPC)
+
+
+def test_file_removed_while_it_is_copied_up_is_kept_by_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, file = overlay(world)
+    file.bytes().write(0, b"x" * 3 * PIECE)  # type: ignore[attr-defined]
+    world.attach(fs, b"/o")
+    user, other = world.program(), world.program()
+    fd = user.ok("open", b"/o/file", 0, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "STEP_NS", -1)
+        copying = user.begin("fchmod", fd, 0o600)
+        assert other.ok("unlink", b"/o/file") == 0
+        assert not copying.done
+        assert copying.wait() == 0
+    user.ok("close", fd)
+    assert fs.kept == [fs.root]
+    assert fs.upper.pages == 0
