@@ -34,7 +34,7 @@ class About(NamedTuple):
 
 
 def about() -> About | None:
-    """None: nobody listens."""
+    """None: nobody listens. Raises: RuntimeFailure if one has begun, and does not listen yet."""
     found = _held()
     if found is None:
         return None
@@ -43,14 +43,25 @@ def about() -> About | None:
 
 
 def _held() -> tuple[About, int] | None:
-    """The same with a pidfd. One that finds its program changed is followed by another at once."""
-    return _asked() or _asked()
+    """The same with a pidfd. One that finds its program changed says nothing, and is followed by
+    another, which begins meanwhile. Raises: RuntimeFailure."""
+    try:
+        found = _asked()
+        if found is None:
+            _await_beginning()
+            found = _asked()
+    except client.Unheard:
+        return None
+    return found
 
 
 def _asked() -> tuple[About, int] | None:
+    """None: it has not answered. Raises: client.Unheard."""
     try:
         sock = client.ask(ABOUT, ())
-    except client.Unserved:
+    except client.Unheard:
+        raise
+    except client.Unserved:  # also one that has ended the connection before it was asked
         return None
     with socket.socket(fileno=sock.detach()) as conn:
         conn.settimeout(client.ANSWER_S)

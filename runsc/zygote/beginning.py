@@ -43,26 +43,37 @@ def begin() -> None:
         return
     try:
         inherited = client.inherited()
-        claim = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    except OSError:  # no descriptors are left: the command has been carried out all the same
+        claim = claimed()
+    except OSError:  # somebody else has one begin, or no descriptors are left
         return
     actions = [
         *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited if fd > 2),
         *((os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)),
     ]
     try:
-        claim.bind(claim_name())
-        claim.listen(BACKLOG)
-        os.set_inheritable(claim.fileno(), True)
         os.posix_spawn(
             sys.executable, [*COMMAND, f"--claim={claim.fileno()}"], environment(),
             file_actions=actions, setsid=True, setsigmask=(),
             setsigdef=(_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGQUIT),
         )  # fmt: skip
-    except OSError:  # somebody else has one begin, or there is no process left
+    except OSError:  # there is no process left
         return
     finally:
         claim.close()
+
+
+def claimed() -> _socket.socket:
+    """What says that one begins until it is closed; who is executed has it, too. Raises: OSError,
+    also where somebody else has it."""
+    claim = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        claim.bind(claim_name())
+        claim.listen(BACKLOG)
+        os.set_inheritable(claim.fileno(), True)
+    except OSError:
+        claim.close()
+        raise
+    return claim
 
 
 def claim_name() -> str:

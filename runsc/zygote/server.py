@@ -135,11 +135,12 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None
             time.sleep(AGAIN_S)
             continue
         if files.have_changed():
+            claim = _claim()
             conn.close()  # who asks goes on alone, and the next one is answered by another
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its successor would not hear of it
             if told in dict(poll.poll(0)) and any(os.read(told, 1 << 12)):
                 break
-            _replace(listener, idle_s)
+            _replace(listener, idle_s, claim)
         about = f"{os.getpid()} {since:.0f} {served}"
         with conn, suppress(OSError):  # no process is left: who asks goes on alone
             if not os.fork():
@@ -171,8 +172,17 @@ def _serve(
         os._exit(code)
 
 
-def _replace(listener: socket.socket, idle_s: int) -> NoReturn:
+def _claim() -> list[str]:
+    """What a successor is given, so that who asks for it waits until it listens; nothing where
+    somebody else has that."""
+    try:
+        return [f"--claim={beginning.claimed().detach()}"]
+    except OSError:
+        return []
+
+
+def _replace(listener: socket.socket, idle_s: int, claim: list[str]) -> NoReturn:
     """By what is on disk now; its pid stays, and so does the socket."""
     listener.set_inheritable(True)
-    given = (f"--listener={listener.fileno()}", f"--idle={idle_s}")
+    given = (f"--listener={listener.fileno()}", f"--idle={idle_s}", *claim)
     os.execve(sys.executable, [*beginning.COMMAND, *given], beginning.environment())

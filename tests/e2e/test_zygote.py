@@ -1,6 +1,7 @@
 """`runsc zygote`: what starts from a fork of it is as without, for programs, engines and callers.
 
-Each test has a mount namespace, in which nobody else's zygote is.
+Each test has a mount namespace, in which nobody else's zygote is, and a variable of the
+interpreter: names of its own for all that is in no mount namespace.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ class Machine:
         self.holder = holder
         self.root = bundle.path / "state"
         self.home = REPOSITORY
+        self.variables = [f"PYTHON_RUNSC_TEST={bundle.path}"]
 
     def words(self, *args: str) -> list[str]:
         enter = ["nsenter", f"--mount=/proc/{self.holder}/ns/mnt", f"--wd={self.home}", "--"]
-        return [*enter, sys.executable, "-m", "runsc", *args]
+        return [*enter, "env", *self.variables, sys.executable, "-m", "runsc", *args]
 
     def call(self, *args: str, **more: Any) -> Result:
         given = {"stdin": subprocess.DEVNULL, "capture_output": True, **more}
@@ -189,20 +191,34 @@ def test_of_many_commands_one_begins_one(machine: Machine) -> None:
     )  # fmt: skip
     here = os.readlink(f"/proc/{machine.holder}/ns/mnt")  # other tests have theirs elsewhere
     places = []
-    for pid in found.stdout.split():
+    for pid in map(int, found.stdout.split()):
         with suppress(OSError):
-            places.append(os.readlink(f"/proc/{pid}/ns/mnt"))
+            if os.getsid(pid) == pid:  # else a fork, which has answered and ends
+                places.append(os.readlink(f"/proc/{pid}/ns/mnt"))
     assert places.count(here) == 1
 
 
-def test_stop_ends_one_that_begins(machine: Machine) -> None:
+WAITS = """
+import sys
+if "serve" in sys.orig_argv:
+    open({!r}).read()
+"""
+"""Of the interpreter: a zygote begins when somebody has opened this to write to it."""
+
+
+def test_stop_ends_one_that_begins(machine: Machine, tmp_path: Path) -> None:
     machine.bundle.args("true")
+    os.mkfifo(tmp_path / "begins")
+    (tmp_path / "sitecustomize.py").write_text(WAITS.format(str(tmp_path / "begins")))
+    machine.variables.append(f"PYTHONPATH={tmp_path}")
     assert own_root(machine, "run", f"--bundle={machine.path}", "c").returncode == 0
     with begins(machine) as waits:
         assert waits is not None
 
-        machine.zygote("stop")
+        stopping = subprocess.Popen(machine.words("zygote", "stop"), stdin=subprocess.DEVNULL)
+        os.close(os.open(tmp_path / "begins", os.O_WRONLY))
 
+        assert stopping.wait(TIMEOUT_S) == 0
         waits.setblocking(False)
         with suppress(ConnectionResetError):  # it ends no later
             assert waits.recv(1) == b""
@@ -589,5 +605,5 @@ def test_a_changed_program_is_another_zygote(machine: Machine, tmp_path: Path) -
     os.utime(home / "runsc" / "errors.py")
 
     assert not is_forked(machine.run())
+    assert machine.pid == pid  # which answers once it has begun anew
     assert is_forked(machine.run())
-    assert machine.pid == pid

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from runsc.errors import RuntimeFailure
-from runsc.zygote import asking, beginning
+from runsc.zygote import asking, beginning, place
 
 
 @pytest.mark.parametrize("ask", [asking.start, asking.stop])
@@ -24,3 +26,39 @@ def test_one_that_does_not_listen_in_time_is_told(
 
         with pytest.raises(RuntimeFailure, match="does not listen yet"):
             ask()
+
+
+def test_successor_of_one_whose_program_has_changed_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, name = tmp_path / "zygote", f"\0runsc-test-{os.getpid()}"
+    monkeypatch.setattr(place, "socket_path", lambda: str(path))
+    monkeypatch.setattr(beginning, "claim_name", lambda: name)
+    told = "7 1700000000 2"
+
+    def replaced(zygote: socket.socket, claim: socket.socket) -> None:
+        """It answers nobody until somebody has asked how far it is."""
+        zygote.accept()[0].close()
+        with claim:
+            asks, _ = claim.accept()
+        asks.close()
+        answers, _ = zygote.accept()
+        pidfd = os.pidfd_open(os.getpid())
+        with answers:
+            answers.recv(100)
+            socket.send_fds(answers, [told.encode()], [pidfd])
+        os.close(pidfd)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as zygote:
+        zygote.bind(str(path))
+        zygote.listen()
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        claim.bind(name)
+        claim.listen()
+        thread = threading.Thread(target=replaced, args=(zygote, claim), daemon=True)
+        thread.start()
+        found = asking.about()
+        assert found is not None
+        thread.join()
+
+    assert found == asking.About(7, 1.7e9, 2)

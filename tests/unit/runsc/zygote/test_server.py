@@ -196,6 +196,33 @@ def test_told_to_end_before_it_is_replaced_it_ends(path: Path) -> None:
     assert not path.exists()
 
 
+REPLACED = """
+import os, socket, sys
+from runsc.zygote import beginning, files, place, server
+
+class Changed(files.Files):
+    def have_changed(self):
+        return True
+
+def execute(path, words, environment):
+    [claim] = [word.partition("=")[2] for word in words if word.startswith("--claim=")]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        asking.connect(beginning.claim_name())
+    print("ended" if os.get_inheritable(int(claim)) else words, flush=True)
+    os._exit(0)
+
+place.socket_path = lambda: sys.argv[1]
+beginning.claim_name = lambda: f"\\0runsc-test-{os.getpid()}"
+os.execve = execute
+with server.listening() as sock:
+    server.serve(sock, 60, server.Prepared(lambda *_: 0, object.__new__(Changed)))
+"""
+
+
+def test_one_that_is_replaced_leaves_a_claim_to_its_successor(path: Path) -> None:
+    _asked_once(REPLACED, path)
+
+
 ASKED = """
 import sys
 from runsc.zygote import files, place, server
@@ -222,10 +249,10 @@ def test_who_is_refused_does_not_keep_it(path: Path) -> None:
                     break
             with suppress(subprocess.TimeoutExpired):
                 zygote.wait(0.25)
-        try:
-            assert zygote.wait(1) == 0
-        finally:
+        else:
             zygote.kill()
+            pytest.fail("it is there still")
+        assert zygote.wait() == 0
     assert refused
 
 
