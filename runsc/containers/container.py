@@ -157,11 +157,15 @@ class Store:
                 raise
 
     def save(self, state: State) -> None:
-        """Replace the state on disk, in one step. Raises: OSError, RuntimeFailure."""
+        """Replace the state on disk, in one step. Raises: OSError; RuntimeFailure, also if the
+        container has been removed meanwhile, by who has started it."""
         temporary = self.path(state.id, f"state.json.{os.getpid()}")
         try:
             with open(temporary, "wb", opener=_private) as file:
                 file.write(state_file.encode(state))
+            os.rename(temporary, self.path(state.id, "state.json"))
+        except FileNotFoundError:
+            raise NoContainer(state.id) from None
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -170,7 +174,6 @@ class Store:
             except OSError:
                 pass
             raise RuntimeFailure(f"state directory (--root) {self.root}: {why(error)}") from None
-        os.rename(temporary, self.path(state.id, "state.json"))
 
     def load(self, container_id: str) -> State:
         """Raises: RuntimeFailure if there is no such container."""
@@ -215,15 +218,20 @@ class Store:
                 self._remove(container_id)
 
     def _remove(self, container_id: str) -> None:
-        """The state goes last: it is what is found. Holds the root's lock."""
+        """The state goes last: it is what is found. Holds the root's lock, and not always that of
+        the container: what somebody saves meanwhile goes, too."""
         directory = self.path(container_id)
-        try:
-            names = sorted(os.listdir(directory), key=lambda name: name == "state.json")
-            for name in names:
-                try:
-                    os.unlink(os.path.join(directory, name))
-                except FileNotFoundError:
-                    continue
-            os.rmdir(directory)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+        while True:
+            try:
+                names = sorted(os.listdir(directory), key=lambda name: name == "state.json")
+                for name in names:
+                    try:
+                        os.unlink(os.path.join(directory, name))
+                    except FileNotFoundError:
+                        continue
+                os.rmdir(directory)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise

@@ -78,6 +78,45 @@ def test_load_gives_what_was_saved_and_remove_forgets_it(tmp_path: Path) -> None
     store.remove("a")
 
 
+@pytest.mark.parametrize("moment", ["unlink", "rmdir"])
+def test_remove_while_somebody_saves_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """`run` removes its container at its end, whoever has that one's lock."""
+    store, state = Store(str(tmp_path / "root")), _state("a")
+    store.create(state)
+    removing = getattr(os, moment)
+
+    def saved_before(path: str) -> None:
+        monkeypatch.setattr(os, moment, removing)
+        store.save(state)
+        removing(path)
+
+    monkeypatch.setattr(os, moment, saved_before)
+    store.remove("a")
+
+    assert os.listdir(store.root) == [".lock"]
+
+
+def test_save_of_a_container_that_has_been_removed_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, state = Store(str(tmp_path)), _state("a")
+    store.create(state)
+    renames = os.rename
+
+    def removed_before(*paths: str) -> None:
+        store.remove("a")
+        renames(*paths)
+
+    monkeypatch.setattr(os, "rename", removed_before)
+    for _ in ("while it is written", "before"):
+        with pytest.raises(RuntimeFailure, match=r'^container "a" does not exist$'):
+            store.save(state)
+
+    assert os.listdir(store.root) == [".lock"]
+
+
 def test_sweep_destroys_what_a_killed_run_left_and_keeps_the_rest(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     gone, stopped = _state("left-by-run", foreground=True), _state("detached")
