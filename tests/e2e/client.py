@@ -8,6 +8,8 @@ import os
 import select
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,16 @@ class Client:
     def remains(self) -> list[str]:
         """What is in the state root."""
         return sorted(name for name in os.listdir(self.root) if name != ".lock")
+
+
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A port of 127.0.0.1 for whoever listens there with SO_REUSEADDR: the host gives it to nobody
+    else meanwhile, as it might one that is free."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
 
 
 def wait_for_end(pidfd: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Result, execute, kvm_is_usable
+from tests.e2e.client import held_port
 from tests.unit.runsc.images.making import archive, file, layout, packed
 
 PLATFORM = "kvm" if kvm_is_usable() else "unicorn"
@@ -58,16 +59,15 @@ def test_file_may_be_a_volume_over_ones_own_files(tmp_path: Path) -> None:
 
 
 def test_published_port_is_reached_without_a_network(tmp_path: Path, busybox: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
     script = "echo hello | nc -l -p 80"
-    command = [
-        *RUNSC, f"--root={tmp_path}/state", f"--platform={PLATFORM}", "do", "--root", str(busybox),
-        "-p", f"{port}:80/tcp", "sh", "-c", script,
-    ]  # fmt: skip
-    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL) as process:
-        assert first_words(port, process) == b"hello\n"
-        assert process.wait(TIMEOUT_S) == 0
+    with held_port() as port:
+        command = [
+            *RUNSC, f"--root={tmp_path}/state", f"--platform={PLATFORM}", "do",
+            "--root", str(busybox), "-p", f"{port}:80/tcp", "sh", "-c", script,
+        ]  # fmt: skip
+        with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL) as process:
+            assert first_words(port, process) == b"hello\n"
+            assert process.wait(TIMEOUT_S) == 0
 
 
 def first_words(port: int, process: subprocess.Popen[Any]) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import pytest
 
 from runsc.launch import passt
 from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, Bundle, Result, execute, kvm_is_usable
+from tests.e2e.client import held_port
 from tests.e2e.test_do_flags import first_words
 from tests.unit.runsc.images.making import archive, device, file, layout, packed
 
@@ -121,21 +121,18 @@ def test_do_takes_volume_port_variable_user_and_network_together(
         pytest.skip("there is no passt, or no way out")
     (folder / "out").mkdir(mode=0o777)
     (folder / "out").chmod(0o777)
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    port, inside = (each.getsockname()[1] for each in sockets)
-    for each in sockets:
-        each.close()
-    flags = ["-v", f"{folder}/out:/out", "-p", f"{port}:{inside}", "-e", "A=b", "-u", user]
-    program = ["/usr/bin/python3", "-c", ANSWERS, str(inside)]
-    command = [sys.executable, AS_USER, str(UID), f"--root={folder}/state", "do", "-w", "/", *flags]
-    command += ["--net", network, *program]
-    with subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", OPEN_TO_ALL, "sh", *command], stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
-    ) as process:  # fmt: skip
-        said = first_words(port, process)
-        assert process.stderr is not None
-        assert (process.stderr.read(), process.wait(TIMEOUT_S)) == ("", 0)
+    with held_port() as port, held_port() as inside:
+        flags = ["-v", f"{folder}/out:/out", "-p", f"{port}:{inside}", "-e", "A=b", "-u", user]
+        program = ["/usr/bin/python3", "-c", ANSWERS, str(inside)]
+        words = [f"--root={folder}/state", "do", "-w", "/", *flags, "--net", network, *program]
+        command = [sys.executable, AS_USER, str(UID), *words]
+        with subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", OPEN_TO_ALL, "sh", *command],
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+        ) as process:  # fmt: skip
+            said = first_words(port, process)
+            assert process.stderr is not None
+            assert (process.stderr.read(), process.wait(TIMEOUT_S)) == ("", 0)
     assert said == f"b {who}".encode()
     assert [path.stat().st_uid for path in (folder / "out").iterdir()] == [UID] * (user == "root")
 

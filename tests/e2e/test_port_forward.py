@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, Bundle
-from tests.e2e.client import Client
+from tests.e2e.client import Client, held_port
 
 MOST = 200
 ECHO = "nc -ll -p 80 -e cat & nc -ll -p 81 -e sh -c 'echo bye' & wait"
@@ -123,9 +123,10 @@ def test_what_is_no_port_is_refused(client: Client, port: str) -> None:
     assert client.call("port-forward", "c", port).returncode == 1
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as held:
+        yield held
 
 
 def _answered(port: int) -> bytes:
@@ -137,9 +138,9 @@ def _answered(port: int) -> bytes:
 
 
 def test_published_port_leads_inside_as_long_as_the_container_runs(
-    bundle: Bundle, platform: str
+    bundle: Bundle, platform: str, port: int
 ) -> None:
-    client, port = Client(bundle.args("sh", "-c", ECHO), platform), _free_port()
+    client = Client(bundle.args("sh", "-c", ECHO), platform)
     flags = ["--publish", f"{port}:81"]
     client.create("c", "--detach", *flags, command="run")
     assert _answered(port) == b"bye\n"
@@ -154,17 +155,17 @@ def test_published_port_leads_inside_as_long_as_the_container_runs(
 
 
 def test_container_that_ends_at_once_has_no_use_for_its_port(
-    bundle: Bundle, platform: str
+    bundle: Bundle, platform: str, port: int
 ) -> None:
     client = Client(bundle.args("true"), platform)
-    client.create("c", "--detach", "--publish", f"{_free_port()}:81", command="run")
+    client.create("c", "--detach", "--publish", f"{port}:81", command="run")
     client.ok("delete", "--force", "c")
 
 
 def test_published_port_of_a_foreground_container_ends_with_it(
-    bundle: Bundle, platform: str
+    bundle: Bundle, platform: str, port: int
 ) -> None:
-    client, port = Client(bundle.args("sh", "-c", ECHO), platform), _free_port()
+    client = Client(bundle.args("sh", "-c", ECHO), platform)
     path = bundle.write()
     running = client.begin("run", f"--bundle={path}", "-p", f"127.0.0.1:{port}:81", "c")
     while True:
