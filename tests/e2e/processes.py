@@ -70,7 +70,7 @@ def start(root: Path, sentry: str = "wait", gofer: str = "serve") -> Running:
 
 
 def wait_for_state(root: Path, container: str = "c1") -> dict[str, int]:
-    """state.json once it names both processes: it is written right after the fork."""
+    """state.json once it names both processes: `run` writes it beside the program."""
     while True:
         state: dict[str, int] = json.loads((root / container / "state.json").read_text())
         if "goferPid" in state:
@@ -117,6 +117,12 @@ def killed(plan: Plan, patience_s: float = 120) -> Report:
     """Run it to its end: the report."""
     said = killer(plan).communicate(timeout=patience_s)[0]
     return msgspec.json.decode(said, type=Report)
+
+
+def cgroups(name: str) -> list[str]:
+    """Those of this name: others make and remove theirs while one looks."""
+    walked = os.walk("/sys/fs/cgroup")
+    return [os.path.join(path, name) for path, folders, _ in walked if name in folders]
 
 
 def mounts(bundle: Path) -> list[str]:

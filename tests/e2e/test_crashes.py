@@ -37,7 +37,7 @@ def client(bundle: Bundle, platform: str) -> Iterator[Client]:
     assert made.ok("delete", "--force", "c") == ""
     assert made.remains() == []
     assert _processes(bundle.path) == []
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
+    assert processes.cgroups(name) == []
     assert processes.mounts(bundle.path) == mounts
     assert "Traceback" not in made.log.read_text() if made.log.exists() else True
 

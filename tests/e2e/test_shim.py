@@ -19,6 +19,7 @@ from runsc.shim.messages import TaskStatus
 from runsc.shim.ttrpc import Code
 from sentry.protobuf import decode, encode
 from tests.e2e.bundle import OVERFLOW, Bundle, kvm_is_usable
+from tests.e2e.processes import cgroups
 from tests.e2e.shim_client import SANDBOX, Failed, Shim
 
 pytestmark = [
@@ -431,7 +432,7 @@ def test_of_a_worker_that_is_killed_while_it_makes_a_container_nothing_is_left(
         shim.create(bundle, "c")
     assert caught.value.code == Code.INTERNAL
     assert shim.containers() == []
-    assert list(Path("/sys/fs/cgroup").glob(f"**/runsc-killed-{os.getpid()}")) == []
+    assert cgroups(f"runsc-killed-{os.getpid()}") == []
 
     del bundle.document["hooks"]
     bundle.write()

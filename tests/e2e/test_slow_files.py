@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.bundle import REPOSITORY, Bundle
 from tests.e2e.client import Client, wait_for_end
+from tests.e2e.processes import cgroups
 from tests.e2e.talker import Talker
 
 needs_fuse = pytest.mark.skipif(
@@ -128,7 +129,7 @@ def test_delete_ends_a_container_that_waits_for_a_dead_file_system(hung: Client)
 
     assert "ends when a file system of the host answers" in hung.log.read_text()
     assert hung.remains() == []
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
+    assert cgroups(name) == []
 
 
 @needs_fuse
