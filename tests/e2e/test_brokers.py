@@ -308,7 +308,9 @@ def test_brokers_and_dialers_are_killed_at_any_moment(
             broker.path.unlink()
             broker = Broker(broker.path)
         assert set(ast.literal_eval(inside.hear())) <= known
+        before = dialers(place)
         inside.client.ok("egress", "set", "c", str(policy_in(place, broker.path)))
+        assert are_gone(*before)
         assert inside.do("often(5)") == "[\"b'X'\"]"
     assert len(dialers(place)) == 1
     with suppress(OSError):

@@ -14,9 +14,10 @@ import pytest
 from runsc.launch import passt
 from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute, kvm_is_usable
 from tests.e2e.own_stack import ip, outside_of, plug
+from tests.e2e.processes import cgroups
 from tests.e2e.sandboxes import FLAGS, noted
 from tests.e2e.talker import Talker
-from tests.e2e.test_passt import processes, user_of
+from tests.e2e.test_passt import processes, until_none_is_left, user_of
 
 pytestmark = [
     pytest.mark.root,
@@ -84,7 +85,7 @@ def test_each_fork_has_a_way_out_of_its_own(tmp_path: Path, debian: Path) -> Non
             cwd=REPOSITORY, text=True, capture_output=True, timeout=4 * TIMEOUT_S, check=False,
         )  # fmt: skip
         assert not done.returncode, done.stderr
-        assert processes(pid) == []
+        until_none_is_left(pid)
         holder.end()
     hello, nothing = "hello 10.9.0.2", "Network is unreachable"
     assert done.stdout.splitlines() == [
@@ -209,4 +210,4 @@ def test_what_carries_its_network_is_in_the_containers_cgroup(
     finally:
         for each in ("copy", "warm"):
             execute([*runsc, "delete", "--force", each])
-    assert not list(Path("/sys/fs/cgroup").rglob(name))
+    assert cgroups(name) == []

@@ -22,6 +22,7 @@ from tests.e2e.bundle import Bundle, kvm_is_usable
 from tests.e2e.nameserver import PROGRAM as NAMESERVER
 from tests.e2e.own_stack import TOLD, Outside, ip, outside_of, plug
 from tests.e2e.pod import CRI
+from tests.e2e.processes import wait_for_state
 from tests.e2e.talker import Talker
 from tests.e2e.test_ordinary_user import AS_USER, OPEN_TO_ALL, UID
 
@@ -196,7 +197,7 @@ def user_of(
     enter = ["nsenter", f"--target={pid}", "--net"]
     subprocess.run([*enter, "sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"], check=True)
     yield User(pid, folder, rootfs, nameservers)
-    assert not processes(pid)
+    until_none_is_left(pid)
     holder.end()
     shutil.rmtree(folder)
 
@@ -339,7 +340,7 @@ def test_policy_judges_what_leaves(tmp_path: Path, debian: Path, outside: Outsid
 def test_sentry_that_is_killed_leaves_no_passt(debian: Path, outside: Outside) -> None:
     with inside_of(debian, outside) as inside:
         (pid,) = processes(inside.pid)
-        state = json.loads((inside.folder / "state/c/state.json").read_text())
+        state = wait_for_state(inside.folder / "state", "c")
         os.kill(state["sentryPid"], signal.SIGKILL)
         until_ended(pid)
 
@@ -412,6 +413,14 @@ def test_command_over_ones_own_files_has_it_if_asked_for(debian: Path, outside: 
         command = user.command("do", "--quiet", root, "python3", "-uc", code)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         assert (done.stdout, done.returncode) == (b"(10, 10)\n", 0), done.stderr
+
+
+def until_none_is_left(pid: int) -> None:
+    """In the network namespace of `pid`: one ends a moment after who is on its socket, or has
+    begun it."""
+    for each in processes(pid):
+        until_ended(each)
+    assert processes(pid) == []
 
 
 def until_ended(pid: int) -> None:
