@@ -27,6 +27,7 @@ from sentry.abi.netlink import (
 )
 from tests.e2e.bundle import REPOSITORY, Bundle, execute, kvm_is_usable
 from tests.e2e.client import Client, wait_for_end
+from tests.e2e.processes import wait_for_state
 from tests.e2e.talker import Talker
 
 pytestmark = [
@@ -284,7 +285,7 @@ def test_changes_are_seen_by_who_does_not_listen(bundle: Bundle, flags: tuple[st
     talker.say("/sys/class/net/eth0/mtu")
     said = [talker.hear()]
     for command in ("link add eth0 type veth peer name v1", "link set eth0 name eth1"):
-        in_namespace(client.state("c")["pid"], command)
+        in_namespace(wait_for_state(client.root, "c")["pid"], command)
         talker.say("/sys/class/net/eth0/mtu")
         said.append(talker.hear())
     talker.say("end")
@@ -302,7 +303,7 @@ def test_changes_while_it_runs_are_seen_and_told(bundle: Bundle) -> None:
     client = Client(bundle.args("python3", "-uc", WATCHED))
     talker = Talker(client.command(*HOST, "run", f"--bundle={bundle.write()}", "c"))
     assert talker.hear() == "(['lo'], [])"
-    pid = client.state("c")["pid"]
+    pid = wait_for_state(client.root, "c")["pid"]
     near, default = "['eth0', '0008090A', '00000000']", "['eth0', '00000000', '0108090A']"
     said = []
 

@@ -18,12 +18,15 @@ from runsc.launch.view import View
 from runsc.oci.exports import Export
 from tests.e2e.bundle import OVERFLOW, Bundle
 from tests.e2e.client import Client
-from tests.e2e.processes import all_end
+from tests.e2e.processes import all_end, wait_for_state
 from tests.e2e.talker import Talker
 
 pytestmark = pytest.mark.root
 NAMESPACES = ("net", "ipc", "uts", "mnt", "pid", "cgroup")
 SIZE_MAX_KIB = 256
+ROLES = ("runsc-gofer", "runsc-janitor", "runsc-network", "runsc-sentry")
+TITLES = {"runsc: c": "runsc: c"} | {f"{role}: c": role for role in ROLES}
+"""Of the processes of a container in the foreground, with a network; and their names."""
 NO_MKDIR = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}],
@@ -65,22 +68,18 @@ def test_ps_tells_the_processes_of_a_container_apart(client: Client) -> None:
     talker = Talker(client.command("--network=host", "run", f"--bundle={bundle}", "c"))
     assert talker.hear() == "ready"
     (children,) = Path(f"/proc/{talker.process.pid}/task").glob("*/children")
-    shown = sorted(
-        (Path(f"/proc/{pid}/comm").read_text().strip(), arguments(pid))
-        for pid in children.read_text().split()
-    )
-    sentry = json.loads((client.root / "c" / "state.json").read_text())["sentryPid"]
+    shown: list[tuple[str, str]] = []
+    while not {title for title, _ in shown} >= TITLES.keys():
+        shown = [
+            (arguments(pid), Path(f"/proc/{pid}/comm").read_text().strip())
+            for pid in children.read_text().split()
+        ]
+    sentry = wait_for_state(client.root, "c")["sentryPid"]
     threads = {path.read_text() for path in Path(f"/proc/{sentry}/task").glob("*/comm")}
     client.ok("kill", "c", "KILL")
     talker.end()
 
-    assert shown == [
-        ("runsc-gofer", "runsc-gofer: c"),
-        ("runsc-janitor", "runsc-janitor: c"),
-        ("runsc-network", "runsc-network: c"),
-        ("runsc-sentry", "runsc-sentry: c"),
-        ("runsc: c", "runsc: c"),
-    ]
+    assert sorted(shown) == sorted(TITLES.items())
     assert {name for name in threads if not name.startswith("kvm-")} == {"runsc-sentry\n"}
 
 
@@ -117,7 +116,7 @@ def test_it_is_in_a_pid_namespace_with_a_path_and_a_child_of_the_command(client:
     talker = Talker(client.command("run", f"--bundle={bundle}", "c"))
     assert talker.hear() == "ready"
     (children,) = Path(f"/proc/{talker.process.pid}/task").glob("*/children")
-    pid = client.state("c")["pid"]
+    pid = wait_for_state(client.root, "c")["pid"]
 
     inside = namespace(pid, "pid")
     within = Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].split("\n")[0].split()

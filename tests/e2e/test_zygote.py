@@ -6,7 +6,6 @@ interpreter: names of its own for all that is in no mount namespace.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import resource
@@ -24,6 +23,7 @@ from typing import IO, Any
 import pytest
 
 from tests.e2e.bundle import REPOSITORY, Bundle
+from tests.e2e.processes import wait_for_state
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs a mount namespace")
 Result = subprocess.CompletedProcess[str]
@@ -404,7 +404,7 @@ def test_a_killed_command_line_leaves_nothing(started: Machine) -> None:
 
 def processes(machine: Machine) -> list[int]:
     """Stand-in, Sentry, Gofer of the container."""
-    state = json.loads(machine.root.joinpath("c", "state.json").read_text())
+    state = wait_for_state(machine.root, "c")
     return [state["pid"], state["sentryPid"], state["goferPid"]]
 
 
