@@ -18,7 +18,7 @@ unshare -n sh -c 'tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d " "'
 late='test $(cut -d. -f1 /proc/uptime) -ge 1000000000 && echo later'
 unshare -T --boottime 1000000000 sh -c "$late"
 mkfifo /tmp/ready
-unshare -unpf --kill-child sh -c 'hostname joined; echo >/tmp/ready; sleep 1000' &
+unshare -unpf --kill-child sh -c 'hostname joined; sleep 1000 & echo >/tmp/ready; wait' &
 read line </tmp/ready
 lsns -n -t net -o NPROCS | tail -1 | tr -d ' '
 target=$(lsns -n -t pid -o PID | tail -1 | tr -d ' ')

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ from runsc.fs import (
     folder,
     regular,
 )
+from sentry.fs.served.device import REST_NS
 from tests.e2e.bundle import REPOSITORY, kvm_is_usable
 from tests.e2e.sandboxes import FLAGS, MEMORY, made, noted, wait_until_gone
 
@@ -332,10 +335,15 @@ def test_device_that_is_ready_with_nothing_keeps_nobody_from_signals(
     tmp_path: Path, debian: Path
 ) -> None:
     class Nothing(OpenDevice):
-        reads = 0
+        def __init__(self) -> None:
+            super().__init__()
+            self.reads_ns: list[int] = []
+            self.is_asked_again = threading.Event()
 
         def read(self, size: int) -> bytes:
-            self.reads += 1
+            self.reads_ns.append(time.monotonic_ns())
+            if len(self.reads_ns) == 20:
+                self.is_asked_again.set()
             raise BlockingIOError(11, "poll says that there is something")
 
     class Contradicting(Device):
@@ -347,15 +355,17 @@ def test_device_that_is_ready_with_nothing_keeps_nobody_from_signals(
     code = (
         "import os, signal, sys\n"
         "signal.signal(signal.SIGALRM, lambda *_: sys.exit(7))\n"
-        "fd = os.open('/dev/nothing', os.O_RDONLY)\n"
-        "signal.setitimer(signal.ITIMER_REAL, 0.2)\n"
-        "os.read(fd, 1)\n"
+        "os.read(os.open('/dev/nothing', os.O_RDONLY), 1)\n"
     )
     device = Contradicting()
     with made(tmp_path, debian) as sandbox:
         sandbox.add_device("/dev/nothing", device)
-        assert sandbox.commands.run(["python3", "-c", code], timeout=20).exit_code == 7
-    assert 0 < device.opened.reads < 100
+        with sandbox.commands.run(["python3", "-c", code], background=True) as reader:
+            assert device.opened.is_asked_again.wait(60)
+            reader.kill(signal.SIGALRM)
+            assert reader.wait().exit_code == 7
+    reads_ns = device.opened.reads_ns
+    assert (len(reads_ns) - 2) * REST_NS <= reads_ns[-1] - reads_ns[0]
 
 
 def test_many_that_wait_to_write_to_a_device_take_turns(sandbox: Sandbox) -> None:
@@ -496,8 +506,14 @@ def test_proc_file_that_is_served_anew_is_the_new_one_though_somebody_has_the_ol
     Silent.may.set()
 
 
-def test_connections_are_handed_over(tmp_path: Path, busybox: Path) -> None:
-    with made(tmp_path, busybox, network="private") as sandbox:
+def test_connections_are_handed_over(
+    tmp_path: Path, busybox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        made(tmp_path, busybox, network="private") as sandbox,
+    ):
+        monkeypatch.setattr(tempfile, "tempdir", place)
         seen = []
 
         @sandbox.on_connect("api.internal:80")
@@ -509,7 +525,7 @@ def test_connections_are_handed_over(tmp_path: Path, busybox: Path) -> None:
         assert run("echo hello | nc api.internal 80").stdout == "from outside: hello\n"
         assert (seen[0].name, seen[0].port, seen[0].uid) == ("api.internal", 80, 0)
         assert run("echo hello | nc -w 1 other.example 80").exit_code
-        assert not list(Path("/tmp").glob("runsc-*/socket"))
+        assert os.listdir(place) == []
         with pytest.raises(ValueError, match="place"):
             sandbox.on_connect("nowhere", api)
 

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,10 @@ def test_label_is_on_all_that_carries_a_container(client: Client) -> None:
 
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
-        title = (process / "cmdline").read_bytes().split(b"\0")[0].decode()
-        if title.startswith("runsc"):
-            found[title] = (process / "attr/current").read_text().rstrip("\0")
+        with suppress(OSError):  # it has ended
+            title = (process / "cmdline").read_bytes().split(b"\0")[0].decode()
+            if title.startswith("runsc"):
+                found[title] = (process / "attr/current").read_text().rstrip("\0")
     carriers = {f"runsc{name}: c" for name in ("", "-sentry", "-gofer", "-network")}
     assert found == dict.fromkeys(carriers, PROCESS)
     assert client.ok("exec", "c", "echo", "fine") == "fine\n"

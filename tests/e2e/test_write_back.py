@@ -89,7 +89,7 @@ def test_sandbox_that_is_killed_has_lost_nothing(
     os.kill(state["goferPid"], signal.SIGSTOP)
     behind = min(rounds, 10)
     heard(running, behind)
-    assert not (bundle.rootfs / "files" / f"l{behind}").exists()
+    assert not (bundle.rootfs / "files" / f"l{1 + behind}").exists()
     if rounds > behind:
         os.kill(state["goferPid"], signal.SIGCONT)
         heard(running, rounds - behind)
