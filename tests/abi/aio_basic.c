@@ -346,7 +346,8 @@ static void polling(void) {
     signal(SIGPIPE, SIG_IGN);
     CHECK(write(pipes[1], "y", 1) == 1);
     CHECK(io_getevents(c, 1, 1, ev, 0) == 1 && ev[0].res & POLLIN);
-    usleep(20000);
+    while (write(pipes[1], "y", 1) == 1) /* until the file has gone, too */
+        usleep(1000);
     CHECK_ERR(write(pipes[1], "y", 1), EPIPE);
     close(pipes[1]);
 

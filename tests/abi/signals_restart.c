@@ -148,14 +148,17 @@ static void ignored_signals_do_not_interrupt(void)
     pid_t child = fork();
     if (!child) {
         struct timespec long_sleep = {0, 150000000};
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGSTOP};
+        struct itimerspec soon = {{0, 0}, {0, 30000000}};
+        timer_t stops;
         clock_gettime(CLOCK_MONOTONIC, &start);
+        if (timer_create(CLOCK_MONOTONIC, &event, &stops) || timer_settime(stops, 0, &soon, NULL))
+            _exit(3);
         if (nanosleep(&long_sleep, NULL) != 0)
             _exit(1);
-        _exit(ms_since(&start) >= 150 && ms_since(&start) < 1000 ? 0 : 2);
+        _exit(ms_since(&start) >= 150 ? 0 : 2);
     }
     int status;
-    usleep(30000);
-    kill(child, SIGSTOP);
     CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
     usleep(30000);
     kill(child, SIGCONT);

@@ -280,9 +280,11 @@ static void descriptors(void)
     CHECK_ERR(read(fd, &ticks, 8), EAGAIN);
     CHECK_ERR(read(fd, &ticks, 7), EINVAL);
     struct itimerspec spec = {{0, 10000000}, {0, 20000000}}, got, off = {{0, 0}, {0, 0}};
-    CHECK(timerfd_settime(fd, 0, &spec, NULL) == 0);
+    struct itimerspec late = {{0, 0}, {1000, 0}};
+    CHECK(timerfd_settime(fd, 0, &late, NULL) == 0);
     struct pollfd entry = {fd, POLLIN, 0};
     CHECK(poll(&entry, 1, 0) == 0);
+    CHECK(timerfd_settime(fd, 0, &spec, NULL) == 0);
     CHECK(poll(&entry, 1, 5000) == 1 && entry.revents == POLLIN);
     CHECK(read(fd, &ticks, 8) == 8 && ticks >= 1);
     usleep(55000);
