@@ -39,7 +39,7 @@ from sentry.vfs.fd_table import FdTable
 from sentry.vfs.fs_context import FsContext
 from sentry.vfs.interface import Owner
 from sentry.vfs.mount import top
-from sentry.vfs.open import OpenHow, open_path
+from sentry.vfs.open import OpenHow, open_used
 from sentry.vfs.walk import resolve
 from sentry.wait.again import again
 from sentry.wait.steps import at_once
@@ -296,7 +296,7 @@ async def _home_of(task: Task, uid: int) -> bytes:
     """The directory that /etc/passwd has for a user; "/" for one that it does not have."""
     try:
         how = OpenHow.strict(O_NONBLOCK, 0, 0)
-        file = (await again(open_path, task, AT_FDCWD, PASSWD, how)).incref()
+        file = await again(open_used, task, AT_FDCWD, PASSWD, how)
     except Errno:
         return b"/"
     try:

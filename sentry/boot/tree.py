@@ -39,7 +39,7 @@ from sentry.vfs.location import Location
 from sentry.vfs.mount import MOUNT_FLAGS, Mount, stand, top
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
-from sentry.vfs.open import OpenHow, open_location, open_path
+from sentry.vfs.open import OpenHow, open_location, open_used
 from sentry.vfs.walk import MAX_LINKS, child_of, resolve, walk
 from sentry.wait.again import again
 
@@ -332,7 +332,7 @@ async def mount_point(starter: Starter, path: bytes, is_file: bool) -> Location:
             continue
         if is_file and not ahead:
             how = OpenHow.strict(O_CREAT | O_WRONLY, 0o755, 0)
-            (await again(open_path, starter, AT_FDCWD, at, how)).incref().decref()
+            (await again(open_used, starter, AT_FDCWD, at, how)).decref()
         else:  # also below a read-only mount of ours
             await again(parent.mkdir, part, 0o755, Owner(0, 0))
     return await again(resolve, starter, AT_FDCWD, at)

@@ -11,7 +11,7 @@ from sentry.errors import Errno
 from sentry.mm.buffers import KernelDest
 from sentry.net.host.interfaces import show
 from sentry.net.interfaces import LOOPBACK_INDEX
-from sentry.vfs.open import OpenHow, open_path
+from sentry.vfs.open import OpenHow, open_used
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ async def _resolv_conf(container: Container) -> str:
     caller = beside_init(container)
     try:
         how = OpenHow.strict(AS_NOBODY, 0, 0)
-        file = (await again(open_path, caller, AT_FDCWD, RESOLV_CONF, how)).incref()
+        file = await again(open_used, caller, AT_FDCWD, RESOLV_CONF, how)
     except Errno:
         return ""
     dest = KernelDest(MAX_RESOLV_CONF)

@@ -13,7 +13,7 @@ from sentry.control.protocol import DEFECT
 from sentry.errors import EINVAL, Errno
 from sentry.fs.host.file import donated
 from sentry.mm.buffers import KernelDest, KernelSource
-from sentry.vfs.open import OpenHow, open_path
+from sentry.vfs.open import OpenHow, open_used
 from sentry.wait.again import again
 from sentry.wait.fiber import Killed, Mode
 
@@ -64,7 +64,7 @@ class Reading:
     async def _copy(self, path: bytes, size: int) -> None:
         caller = self._caller
         how = OpenHow.strict(AS_NOBODY, 0, 0)
-        file = (await again(open_path, caller, AT_FDCWD, path, how)).incref()
+        file = await again(open_used, caller, AT_FDCWD, path, how)
         try:
             done = 0
             while not size or done < size:

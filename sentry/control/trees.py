@@ -17,7 +17,7 @@ from sentry.control.answers import FileEntry
 from sentry.errors import EBUSY, EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ESRCH
 from sentry.mm.buffers import KernelSource
 from sentry.vfs import names
-from sentry.vfs.open import OpenHow, open_path
+from sentry.vfs.open import OpenHow, open_used
 from sentry.vfs.walk import resolve
 from sentry.wait.again import again
 from sentry.wait.steps import Pace
@@ -74,7 +74,7 @@ class Level:
 
 async def entered(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> Location:
     """A directory, which may be read. Raises: ENOTDIR, EACCES, and as open(2)."""
-    file = (await again(open_path, caller, dirfd, path, how)).incref()
+    file = await again(open_used, caller, dirfd, path, how)
     place = file.location
     file.decref()
     return place

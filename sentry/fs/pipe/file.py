@@ -23,6 +23,7 @@ from sentry.vfs.file import (
     WriteRest,
 )
 from sentry.vfs.interface import Attributes, Inode, Owner
+from sentry.vfs.open import WAITED
 from sentry.vfs.requests import Requests, put_int
 from sentry.wait.again import NotNow, kept
 from sentry.wait.sleep import Retry, until
@@ -220,7 +221,7 @@ def new_pipe(vfs: Vfs, creds: Credentials, flags: int) -> tuple[PipeFile, PipeFi
 def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
     """Open a FIFO: wait for the other side unless O_NONBLOCK or O_RDWR. fifo(7), fifo_open()."""
     inode = location.dentry.inode
-    opened: PipeFile | None = kept((open_fifo, inode))
+    opened: PipeFile | None = kept(WAITED)
     if opened is not None:  # the other side has come
         return opened
     access = flags & O_ACCMODE
@@ -244,7 +245,13 @@ def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
         return file
     if (access == O_RDONLY and pipe.writers) or (access == O_WRONLY and pipe.readers):
         return file
-    raise NotNow(partial(_until_partner, file, access), (open_fifo, inode), file)
+    raise _waiting(file, access)
+
+
+def _waiting(file: PipeFile, access: int) -> NotNow:
+    need = NotNow(partial(_until_partner, file, access), WAITED, file)
+    need.call.hold_files(file)
+    return need
 
 
 async def _until_partner(file: PipeFile, access: int) -> None:
@@ -256,8 +263,4 @@ async def _until_partner(file: PipeFile, access: int) -> None:
         if now == before:
             raise EAGAIN("no partner yet")
 
-    try:
-        await until(partner, (pipe.queue,))
-    except BaseException:
-        file.release()
-        raise
+    await until(partner, (pipe.queue,))

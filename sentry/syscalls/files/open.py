@@ -28,7 +28,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, UInt
 from sentry.vfs.file import Result
 from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_path
-from sentry.wait.again import again
+from sentry.wait.again import CURRENT, again
 from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def open_fd(task: Task, dirfd: int, path: UserPath, how: OpenHow) -> int:
     """do_sys_openat2(): the flags are checked; then the name, a free number, and the file."""
     name = path.read()
     limit = task.rlimit(RLIMIT_NOFILE)
-    task.files.free_from(0, limit)
+    if CURRENT.call is None:
+        task.files.free_from(0, limit)
     file = open_path(task, dirfd, name, how)
     try:
         return task.files.install(file, limit, cloexec=bool(how.flags & O_CLOEXEC))

@@ -24,7 +24,7 @@ from sentry.kernel import accounting
 from sentry.kernel.task import Task
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Int, PathAddr, Pid, Size, UInt, UserIn
-from sentry.vfs.open import OpenHow, open_path
+from sentry.vfs.open import OpenHow, open_used
 from sentry.wait.again import again
 
 REBOOT_MAGICS: Final = (
@@ -81,7 +81,7 @@ async def sys_acct(task: Task, path: PathAddr) -> None:
         accounting.turn_off(task)
         return
     how = OpenHow.old(O_WRONLY | O_APPEND, 0)
-    file = (await again(open_path, task, AT_FDCWD, path.read(), how)).incref()
+    file = await again(open_used, task, AT_FDCWD, path.read(), how)
     try:
         if not file.inode.is_regular:
             raise EACCES("not a regular file")

@@ -11,6 +11,7 @@ import pytest
 from sentry.abi.fcntl import (
     F_GETPIPE_SZ,
     F_SETPIPE_SZ,
+    O_CREAT,
     O_DIRECT,
     O_NONBLOCK,
     O_RDONLY,
@@ -18,6 +19,7 @@ from sentry.abi.fcntl import (
     O_WRONLY,
 )
 from sentry.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT
+from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO
 from sentry.auth.credentials import Credentials
@@ -142,6 +144,38 @@ def test_fifo_open_waits_for_the_other_side(task: Any) -> None:
     assert not reader.done
     other.ok("open", b"/p", O_WRONLY, 0)
     assert reader.wait() == 0
+
+
+@pytest.mark.parametrize("flags", [O_RDONLY, O_RDONLY | O_CREAT])
+@pytest.mark.parametrize("meanwhile", ["renamed", "forbidden"])
+def test_fifo_that_waits_for_the_other_side_is_the_one_that_was_found(
+    task: Any, flags: int, meanwhile: str
+) -> None:
+    task.ok("mknod", b"/p", S_IFIFO | 0o600, 0)
+    other, user = task.sibling(), task.sibling(uid=1000)
+    task.ok("chown", b"/p", 1000, 1000)
+    reader = user.begin("open", b"/p", flags, 0o600)
+    assert not reader.done
+    if meanwhile == "renamed":
+        other.ok("rename", b"/p", b"/moved")
+    else:
+        other.ok("chown", b"/p", 0, 0)
+    writer = other.ok("open", b"/moved" if meanwhile == "renamed" else b"/p", O_WRONLY, 0)
+    assert reader.wait() == 0
+    write(other, writer, b"x")
+    assert read(user, 0, 1) == b"x"
+    assert other.call("access", b"/p", 0) == (-errno.ENOENT if meanwhile == "renamed" else 0)
+
+
+def test_fifo_for_which_there_is_no_number_any_more_has_no_reader(task: Any) -> None:
+    task.ok("mknod", b"/p", S_IFIFO | 0o600, 0)
+    other = task.sibling()
+    reader = task.begin("open", b"/p", O_RDONLY, 0)
+    task.task.group.limits.set(RLIMIT_NOFILE, 0, 0)
+    writer = other.ok("open", b"/p", O_WRONLY, 0)
+    assert reader.wait() == -errno.EMFILE
+    other.block(SIGPIPE)
+    assert write(other, writer, b"x") == -errno.EPIPE
 
 
 def test_pipes_of_a_user_without_rights_are_short_beyond_the_soft_limit(task: Any) -> None:
