@@ -139,10 +139,14 @@ def _move(
     if target.flags & VmFlag.HEAP:
         target.flags &= ~VmFlag.HEAP
         target.name = b""
-    for start, stop in amap.mapped_pieces(old, old + kept):
-        amap.space.prepare_move(start, start - old + new, (stop - start) >> 12)
-        if stop < old + kept:
-            yield
+    try:
+        for start, stop in amap.mapped_pieces(old, old + kept):
+            amap.space.prepare_move(start, start - old + new, (stop - start) >> 12)
+            if stop < old + kept:
+                yield
+    except BaseException:
+        target.drop()
+        raise
     amap.insert(target)  # from here on nothing fails
     for start, stop in amap.mapped_pieces(old, old + kept):
         amap.space.move(start, start - old + new, (stop - start) >> 12)
@@ -204,6 +208,9 @@ def remap_file_pages(
     try:
         yield from amap.removing(start, end)
         whole = amap.insert(model)
+    except BaseException:
+        model.drop()
+        raise
     finally:
         amap.count_mapping(model, -1)
     fill_new(amap, whole, start, end)
