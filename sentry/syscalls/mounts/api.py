@@ -260,10 +260,11 @@ def cloned(task: Task, place: Location, flags: int) -> Steps[int]:
     file = tree_file(task, copy)
     namespace = copy.namespace
     assert namespace is not None
-    for each in tree(copy):
-        namespace.enlist(each)
-        yield
-    return install(task, file, cloexec=bool(flags & O_CLOEXEC))
+    with file.held():  # it goes if there is no number for it any more
+        for each in tree(copy):
+            namespace.enlist(each)
+            yield
+        return install(task, file, cloexec=bool(flags & O_CLOEXEC))
 
 
 @syscall(429)

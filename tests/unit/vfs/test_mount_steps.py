@@ -8,6 +8,7 @@ import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_RDONLY, O_WRONLY
 from sentry.abi.mount import MS_BIND, MS_REC, MS_SHARED
+from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.sched import CLONE_NEWNS, CLONE_NEWUSER
 from tests.world import Call, Program, World
 
@@ -224,3 +225,14 @@ def test_tree_of_its_own_is_listed_with_all_that_is_on_it(
     task.ok("close", fd)
     task.world.settle()
     assert budget.mounts == before
+
+
+def test_tree_for_which_there_is_no_number_any_more_goes(task: Program, many: list[bytes]) -> None:
+    budget = task.task.mounts.budget
+    before = budget.mounts, budget.files
+    call = task.begin("open_tree", -100, b"/many", 1 | 0x8000)
+    assert not call.done
+    task.task.group.limits.set(RLIMIT_NOFILE, 0, 0)
+    assert call.wait() == -errno.EMFILE
+    task.world.settle()
+    assert (budget.mounts, budget.files) == before
