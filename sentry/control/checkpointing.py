@@ -90,7 +90,11 @@ class Checkpointing:
         objects, pages = self._fds
         async with self._kernel.vfs.budget.lock:  # which mounts there are
             saving = Saving(self._kernel, self._container, builds=self._builds)
-            data = memoryview(msgspec.json.encode(await saving.described()))
+            try:
+                data = memoryview(msgspec.json.encode(await saving.described()))
+            except Exception:  # perhaps for what was there no more
+                standing.check_stands()
+                raise
             standing.check_others()
         if len(data) > MAX_OBJECTS:
             refused(f"{len(data) >> 20} MiB of objects")
@@ -101,6 +105,7 @@ class Checkpointing:
                 at += os.pwritev(objects, [data[at:end]], at)
             await pace.rest()
         written = await saving.saver.pages.write(pages)
+        standing.check_stands()
         standing.let_others_go()
         self._kernel.remembered = kept = saving.saver.pages.remembered()
         return Made(

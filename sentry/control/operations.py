@@ -248,6 +248,9 @@ class Operations(Oversight):
             raise EBUSY("container not paused")
         if self._shared.forks is not None and self._shared.forks.stands:
             raise EOPNOTSUPP("a template stands still")
+        standing = self._kernel.standing
+        if standing is not None and standing.is_of(self._container):
+            raise EBUSY("a snapshot is being made")
         pause.resume(self._container)
 
     def _forget(self, execution: Execution) -> None:

@@ -48,7 +48,9 @@ class Standing:
         self._container = container
         every = (kernel.container, *kernel.further)
         self._others = [each for each in every if each is not container]
-        self._was_paused = container.paused
+        self._was_paused = True
+        self._stood: list[Task] = []
+        """Those of the container, once all stand."""
         self._queue = WaitQueue()
         self._awaited: list[Task] = []
         self._passed: set[Task] = set()
@@ -59,7 +61,7 @@ class Standing:
 
     async def begin(self) -> None:
         """Gives when all stand. Raises: EBUSY, which names who does not; then `end` it."""
-        self._container.paused = True
+        self._was_paused, self._container.paused = self._container.paused, True
         for each in self._others:
             each.copied = True
         self._look()
@@ -69,6 +71,16 @@ class Standing:
         except TimedOut:
             names = ", ".join(repr(task) for task in self._all() if not _stands(task))
             raise EBUSY(f"cannot checkpoint: a call does not end: {names[:400]}") from None
+        self._stood = [t for group in self._container.processes() for t in group.tasks]
+
+    def is_of(self, container: Container) -> bool:
+        """It is that one which stands, until all is over."""
+        return container is self._container
+
+    def check_stands(self) -> None:
+        """Nobody whose state is written was killed since. Raises: EBUSY."""
+        if not all(map(_stands, self._stood)):
+            raise EBUSY("cannot checkpoint: a process was killed meanwhile")
 
     def check_others(self) -> None:
         """Nobody has come who does not stand. Raises: EBUSY."""

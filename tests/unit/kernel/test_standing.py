@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from sentry.abi.fcntl import O_WRONLY
+from sentry.abi.signal import SIGKILL
+from sentry.control.checkpointing import Checkpointing
+from sentry.control.protocol import Reply
 from sentry.errors import EBUSY
 from sentry.fs.host.file import donated
+from sentry.kernel import pause
 from sentry.kernel.container import Container
 from sentry.kernel.standing import Standing
 from sentry.mm.errors import NeedsFault
@@ -19,6 +23,7 @@ from sentry.platform.host_io import HostIO, HostThreads
 from sentry.platform.interface import ExitKind, Reg
 from sentry.state import restarts
 from sentry.wait.fiber import Mode, park
+from tests.unit.state.test_others import Two
 from tests.world import Program, World
 
 EINTR = (1 << 64) - 4
@@ -187,3 +192,36 @@ def test_a_container_that_comes_meanwhile_is_told(world: World) -> None:
     with pytest.raises(EBUSY, match="another container has come"):
         standing.check_others()
     standing.end()
+
+
+def test_container_that_was_paused_before_it_stands_stays_so(world: World) -> None:
+    program, container = world.program(), world.kernel.container
+    standing = Standing(world.kernel, container)
+    pause.pause(container, lambda: None)
+    world.loop.spawn(standing.begin(), "standing")
+    world.settle()
+    standing.end()
+    assert container.paused and program.task.stopped
+
+
+@pytest.mark.parametrize("turns", range(0, 30, 3))
+def test_snapshot_of_a_process_that_is_killed_meanwhile_is_none(
+    turns: int, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, told = Two(world, "network", "ipc"), list[Reply]()
+    child = two.forked()
+    files = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("objects", "pages")]
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+    monkeypatch.setattr("sentry.loop.TURN_NS", 0)
+    making = Checkpointing(world.kernel, two.container, files, "", told.append)
+    while not (child.stopped and two.second.task.stopped):
+        world.loop.turn()
+    for _ in range(turns):
+        world.loop.turn()
+    assert not told
+    child.group.exit(SIGKILL)
+    while not told:
+        world.loop.turn()
+    assert told[0].error == "cannot checkpoint: a process was killed meanwhile"
+    assert world.kernel.standing is None
+    making.abandon()
