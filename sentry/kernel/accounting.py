@@ -78,8 +78,6 @@ def process_ends(task: Task, status: int, size_kib: int) -> None:
         accounting = pids.accounting
         if accounting is not None:
             _append(kernel, accounting, make_record(task, pids, accounting.creds, end))
-    if group.pids.init is group:
-        turn_off(task)
 
 
 def _recorded(pids: PidNamespace | None) -> list[PidNamespace]:

@@ -237,7 +237,8 @@ def _end_namespace(pids: PidNamespace) -> Steps[bool]:
     """
     pids.ended = True
     init = pids.init
-    assert init is not None
+    assert init is not None and init.leader is not None
+    accounting.turn_off(init.leader)  # and nobody turns it on any more
     yield from _kill_all(lambda: (group for group in pids.members() if group is not init))
     pids.lingers = pids.has_others(init)
     return not pids.lingers

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from sentry.abi.sched import CLONE_NEWPID
+from sentry.abi.signal import SIGCHLD
 from sentry.kernel.accounting import compressed, terminal_of, turn_on
 from sentry.kernel.accounting_file import MAX_UNDERWAY, Accounting
 from sentry.kernel.pids import PidNamespace
 from sentry.wait.eager import eager
+from tests.world import World
 
 
 @pytest.mark.parametrize(("number", "packed"), [
@@ -123,3 +126,22 @@ def test_records_that_a_file_system_does_not_take_are_few() -> None:
     assert len(asked) == MAX_UNDERWAY + 1
     for record in waiting:
         record.close()
+
+
+def test_file_named_while_the_first_process_ends_is_given_back(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+    with World() as world:
+        program = world.program()
+        program.ok("mknod", b"/records", 0o100644, 0)
+        init = program._made(program.ok("clone", CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0))
+        pids = init.task.group.pids
+        other = init._made(pids.known(init.ok("fork")))
+        before = world.vfs.budget.files
+        init.begin("exit_group", 0)
+        named = other.begin("acct", b"/records")
+        assert named.done and not pids.ended
+        world.settle()
+        assert pids.ended
+        assert world.vfs.budget.files == before
