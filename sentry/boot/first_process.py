@@ -93,6 +93,8 @@ async def load_further(kernel: Kernel, config: ContainerConfig, container: Conta
         donate(task, config.preserved, owner, closes=True, first=3)
         loaded = await start_program(task, process)
         put_under_observation(task, config.seccomp, loaded)
+        if container.pids.ended:
+            raise StartError("the first process of its PID namespace has ended")
     except BaseException:
         undo(task)
         raise

@@ -122,16 +122,16 @@ class RunningTrees:
             raise EIO("a bind mount without a source")
         read_only = entry.reads_only
         trees = self._kernel.services.trees
-        found = trees.find(entry.place, read_only)
+        found, older = trees.find(entry.place, read_only), None
         if found is None:
             fs = await self._volumes.open(
                 entry.attachment, read_only, entry.follows, entry.exclusive
             )
             older = None if read_only else trees.find(entry.place, True)
             found = trees.find(entry.place, read_only) or trees.keep(entry.place, read_only, fs)
-            if older is not None and older is not found:
-                await self._replace(older, found)
-        self._gofers.use(found.session, self._container)
+        self._gofers.use(found.session, self._container)  # who brought it may end from now on
+        if older is not None and older is not found:
+            await self._replace(older, found)
         return found
 
     async def _replace(self, older: FileSystem, newer: GoferFileSystem) -> None:
