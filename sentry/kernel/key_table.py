@@ -24,6 +24,7 @@ from sentry.kernel.keys import (
     VIEW,
     Key,
 )
+from sentry.wait.lock import Lock
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
@@ -37,6 +38,7 @@ class KeyTable:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self.linking = Lock()
         self._keys: dict[int, Key] = {}
         self._serials: list[int] = []
         """In order."""

@@ -25,6 +25,7 @@ from sentry.errors import (
     EPERM,
 )
 from sentry.wait.again import begun
+from sentry.wait.lock import Lock
 from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ NO_GROUP: Final = 65534
 
 class Table(Protocol):
     """All keys: sentry.kernel.key_table."""
+
+    linking: Lock
+    """Of who puts keyrings into others: keyring_serialise_link_lock."""
 
     def enlist(self, key: Key) -> None: ...
     def strike_off(self, key: Key) -> None: ...
@@ -223,10 +227,9 @@ class Key:
         if key.is_keyring:
             if key is self:
                 raise EDEADLK("a keyring in itself")
-            if key.rings:
-                depth = begun((_height, key, self), lambda: driven(_height(key, self, {})))
-                if depth > MAX_DEPTH:
-                    raise ELOOP("keyrings in keyrings")
+            if self._table is not None:
+                with self._table.linking:
+                    self._check_depth(key)
         is_new = key.name not in self.links
         if is_new:
             self._reserve(LINK_SIZE)
@@ -237,6 +240,13 @@ class Key:
         if key.is_keyring:
             self.rings[key.name] = key
         key.holders[self] = None
+
+    def _check_depth(self, key: Key) -> None:
+        """Preconditions: nobody else links keyrings until it is done."""
+        if key.rings:
+            depth = begun((_height, key, self), lambda: driven(_height(key, self, {})))
+            if depth > MAX_DEPTH:
+                raise ELOOP("keyrings in keyrings")
 
     def unlink(self, name: tuple[bytes, bytes]) -> None:
         """Hold this one no more."""

@@ -17,12 +17,13 @@ from sentry.abi.keyctl import (
     KEYCTL_SEARCH,
 )
 from sentry.auth.credentials import Credentials
-from sentry.errors import EDQUOT, ENOKEY, EPERM
+from sentry.errors import EDEADLK, EDQUOT, ENOKEY, EPERM
 from sentry.kernel import keyrings, keys
 from sentry.kernel.key_table import KeyTable
 from sentry.kernel.keys import KEYRING, Key
 from sentry.kernel.task import Task
 from sentry.loader.execve import leave_keyrings
+from sentry.wait.again import again
 from sentry.wait.steps import at_once
 from tests.world import World as Real
 
@@ -226,3 +227,19 @@ def test_search_in_many_keyrings_goes_on_in_pieces(
     assert call.wait() == key
     assert program.begin("keyctl", KEYCTL_SEARCH, -3 & 0xFFFFFFFF, b"user", b"k", 0).wait() == key
     assert program.begin("keyctl", KEYCTL_LINK, key, -3 & 0xFFFFFFFF).wait() == 0
+
+
+def test_keyrings_that_are_put_into_each_other_at_once_make_no_circle(
+    real: Real, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = keyrings.table(real.kernel)
+    outer, middle, inner = (held_ring(table) for _ in range(3))
+    middle.link(inner)
+    ended: list[BaseException | None] = []
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+    for ring, key in ((outer, middle), (inner, outer)):
+        linking = again(ring.link, key)
+        real.loop.spawn(linking, "link", lambda _, error: ended.append(error))
+    real.settle()
+    assert [type(error) for error in ended] == [type(None), EDEADLK]
+    assert not inner.links
