@@ -83,9 +83,10 @@ def test_stopped_it_waits_for_no_last_frame_for_ever(
     monkeypatch: pytest.MonkeyPatch, says: bytes
 ) -> None:
     monkeypatch.setattr(capturing, "LAST_S", 0.05)
+    first = iter([b""])
 
     def answer(request: Request) -> bytes:
-        return says if request.ends else b"!" + reply([ETH], [])
+        return says if request.ends else next(first, b"!") + reply([ETH], [])
 
     found, _, _ = captured(answer)
     assert found.statistics == {0: (1, 0)}

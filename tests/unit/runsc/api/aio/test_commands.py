@@ -65,8 +65,14 @@ def test_tasks_write_read_and_wait_at_once(commands: AsyncCommands) -> None:
 
 
 def test_tasks_that_wait_for_a_command_that_is_closed_go_on(commands: AsyncCommands) -> None:
+    has_begun = asyncio.Event()
+
     async def read(handle: AsyncCommandHandle) -> str:
-        return "".join([line async for line in handle.stdout.lines()])
+        heard = ""
+        async for line in handle.stdout.lines():
+            heard += line
+            has_begun.set()
+        return heard
 
     async def write(handle: AsyncCommandHandle) -> str:
         with pytest.raises(BrokenPipeError):
@@ -81,9 +87,9 @@ def test_tasks_that_wait_for_a_command_that_is_closed_go_on(commands: AsyncComma
     async def run() -> list[str]:
         handle = await commands.run("echo begun; sleep 1000", background=True)
         tasks = [asyncio.create_task(each(handle)) for each in (read, write, wait)]
-        await asyncio.sleep(0.1)
-        handle.close()
         async with asyncio.timeout(PATIENCE_S):
+            await has_begun.wait()
+            handle.close()
             return await asyncio.gather(*tasks)
 
     assert asyncio.run(run()) == ["begun", "", ""]
