@@ -75,8 +75,8 @@ def packet_socket(namespace: Namespace) -> socket.socket:
     return made
 
 
-def answer(sock: socket.socket, open_port: int) -> None:
-    """To one SYN: as a stack would, with the checksum left to the link."""
+def answer(sock: socket.socket, port: int, is_open: bool) -> None:
+    """To a port's first SYN: as a stack would, with the checksum left to the link."""
     own = b""
     while True:
         frame = sock.recv(1 << 17)
@@ -89,7 +89,8 @@ def answer(sock: socket.socket, open_port: int) -> None:
         header = ipv4.parse(data)
         assert header is not None
         source, target, number = struct.unpack_from(">HHI", data, header.size)
-        is_open = target == open_port
+        if target != port:  # sent again before the answer came
+            continue
         flags = SYN | ACK if is_open else RST | ACK
         pseudo = pseudo_sum(header.target, header.source, IPPROTO_TCP, 20)
         reply = struct.pack(
@@ -109,7 +110,7 @@ def test_open_and_closed_port_get_our_answer_alone(ends: tuple[Namespace, Namesp
     sock, silencer = packet_socket(ours), ours.run(silence.silence)
     watching = packet_socket(theirs)
     for port, expected in ((81, "ConnectionRefusedError"), (80, "connected")):
-        thread = threading.Thread(target=answer, args=(sock, 80))
+        thread = threading.Thread(target=answer, args=(sock, port, port == 80))
         thread.start()
         assert connect(theirs, port) == expected
         thread.join()
