@@ -37,22 +37,17 @@ class _OwnerAlone:
         os.umask(self._before)
 
 
-def _private(path: str, flags: int) -> int:
-    with _OwnerAlone():
-        return os.open(path, flags, 0o600)
-
-
 class Lock:
     """A descriptor with a flock(2), which ends with it."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        os.close(self.fd)
 
 
 class Held:
@@ -66,12 +61,15 @@ class Held:
     def __enter__(self) -> State:
         self._lock = self._store.lock(self._id, self._patience_s)
         try:
-            return self._store.load(self._id)
+            state = self._store.load(self._id)
         except BaseException:
             self._lock.__exit__()
             raise
+        self._store.folders[self._id] = self._lock.fd
+        return state
 
     def __exit__(self, *_: object) -> None:
+        del self._store.folders[self._id]
         self._lock.__exit__()
 
 
@@ -80,6 +78,8 @@ class Store:
 
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
+        self.folders: dict[str, int] = {}
+        """Of containers that are held here: another one may have the name by now."""
         try:
             with _OwnerAlone():
                 os.makedirs(root, mode=0o700, exist_ok=True)
@@ -158,19 +158,26 @@ class Store:
 
     def save(self, state: State) -> None:
         """Replace the state on disk, in one step. Raises: OSError; RuntimeFailure, also if the
-        container has been removed meanwhile, by who has started it."""
-        temporary = self.path(state.id, f"state.json.{os.getpid()}")
+        container has been removed meanwhile, by who has started it, whoever has its name then."""
+        folder = self.folders.get(state.id)
+        name = "state.json" if folder is not None else self.path(state.id, "state.json")
+        temporary = f"{name}.{os.getpid()}"
+
+        def opener(path: str, flags: int) -> int:
+            with _OwnerAlone():
+                return os.open(path, flags, 0o600, dir_fd=folder)
+
         try:
-            with open(temporary, "wb", opener=_private) as file:
+            with open(temporary, "wb", opener=opener) as file:
                 file.write(state_file.encode(state))
-            os.rename(temporary, self.path(state.id, "state.json"))
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except FileNotFoundError:
             raise NoContainer(state.id) from None
         except OSError as error:
             if error.errno not in FULL:
                 raise
             try:  # noqa: SIM105  contextlib costs more
-                os.unlink(temporary)
+                os.unlink(temporary, dir_fd=folder)
             except OSError:
                 pass
             raise RuntimeFailure(f"state directory (--root) {self.root}: {why(error)}") from None

@@ -16,7 +16,7 @@ from runsc.containers.listener import listen
 from runsc.containers.names import check_id
 from runsc.containers.processes import start_time, write_pid_file
 from runsc.containers.state import State, status
-from runsc.errors import Busy, NotRunning, RuntimeFailure
+from runsc.errors import Busy, NoContainer, NotRunning, RuntimeFailure
 
 
 def _state(name: str, pid: int = 0, foreground: bool = False) -> State:
@@ -105,9 +105,9 @@ def test_save_of_a_container_that_has_been_removed_says_so(
     store.create(state)
     renames = os.rename
 
-    def removed_before(*paths: str) -> None:
+    def removed_before(*paths: str, **folders: int | None) -> None:
         store.remove("a")
-        renames(*paths)
+        renames(*paths, **folders)
 
     monkeypatch.setattr(os, "rename", removed_before)
     for _ in ("while it is written", "before"):
@@ -115,6 +115,20 @@ def test_save_of_a_container_that_has_been_removed_says_so(
             store.save(state)
 
     assert os.listdir(store.root) == [".lock"]
+
+
+def test_save_by_who_holds_what_has_been_removed_changes_no_other_of_the_name(
+    tmp_path: Path,
+) -> None:
+    store = Store(str(tmp_path))
+    store.create(_state("a"))
+    with store.held("a") as state:
+        store.remove("a")
+        Store(str(tmp_path)).create(_state("a", os.getpid()))
+        with pytest.raises(NoContainer):
+            store.save(state)
+    assert store.load("a").pid == os.getpid()
+    assert sorted(os.listdir(tmp_path / "a")) == ["state.json"]
 
 
 def test_sweep_destroys_what_a_killed_run_left_and_keeps_the_rest(tmp_path: Path) -> None:
