@@ -7,6 +7,7 @@ import stat
 import subprocess
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,7 @@ def test_save_of_a_container_that_has_been_removed_says_so(
     store.create(state)
     renames = os.rename
 
-    def removed_before(*paths: str, **folders: int | None) -> None:
+    def removed_before(*paths: str, **folders: Any) -> None:
         store.remove("a")
         renames(*paths, **folders)
 
