@@ -155,7 +155,7 @@ class Seccomp(Filtering):
             note = await listener.ask(task, data)
             if not note.go_on:
                 return note.answer
-            here = task.observers.index(task.seccomp)  # perhaps with more filters by now
+            here = [each is task.seccomp for each in task.observers].index(True)  # by now
             later = task.observers[here + 1 :]
             for observer in later:
                 verdict = observer.entered(task, number, values)

@@ -142,9 +142,10 @@ async def _submit(task: Task, context: Context, place: int) -> bool:
         held.enter_context(file.held())
         eventfd = None
         if iocb.aio_flags & IOCB_FLAG_RESFD:
-            eventfd = task.files.get(iocb.aio_resfd)
-            if not isinstance(eventfd, EventFile):
+            told = task.files.get(iocb.aio_resfd)
+            if not isinstance(told, EventFile):
                 raise EINVAL("no eventfd")
+            eventfd = told
             held.enter_context(eventfd.held())
         return await _begin(task, Request(context, address, iocb.aio_data, eventfd), iocb, file)
 
