@@ -7,6 +7,7 @@ if not, 77 if the headers here are of another Linux than those that the tree was
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -33,6 +34,10 @@ def module(name: str, area: Area) -> str:
     return out.rstrip("\n") + "\n" + "\n".join(structs) + ("\n" if structs else "")
 
 
+ERRORS = """errno(3): one exception class per error number.
+
+The text of an exception is for logs; the number is what the program sees. A class is made when
+somebody wants it: a third of them is all that a sandbox ever does, and each is 1.6 KiB."""
 BASE = '''class Errno(Exception):
     """A system call fails with `number`."""
 
@@ -50,34 +55,79 @@ BASE = '''class Errno(Exception):
 '''
 
 
+MAKING = '''
+
+def _made(number: str, name: str, text: str) -> type[Errno]:
+    body = {"__doc__": text, "__module__": __name__, "__slots__": (), "number": int(number)}
+    made = _MADE[int(number)] = cast("type[Errno]", type(name, (Errno,), body))
+    globals()[name] = made
+    return made
+
+
+def numbers() -> dict[str, int]:
+    """All of them by their names."""
+    lines = (line.split(" ", 2) for line in _ALL.split("\\n")[1:-1])
+    return {name: int(number) for number, name, _ in lines}
+
+
+def by_number(number: int) -> type[Errno] | None:
+    """The class of an error number."""
+    if number in _MADE:
+        return _MADE[number]
+    name, _, text = _ALL.partition(f"\\n{number} ")[2].partition("\\n")[0].partition(" ")
+    return _made(str(number), name, text) if name else None
+
+
+def from_number(number: int, text: str = "") -> Errno:
+    """The exception of an error number; an unknown one is EIO."""
+    made = by_number(number) or by_number(_EIO)
+    assert made is not None
+    return made(text)
+
+
+def from_host(error: OSError) -> Errno:
+    """What a failed host call means for the program: the same number."""
+    return from_number(error.errno or _EIO, str(error))
+'''
+ON_DEMAND = '''else:
+
+    def __getattr__(name: str) -> type[Errno]:
+        """The class of that name, when somebody wants it for the first time."""
+        name = _ALIASES.get(name, name)
+        if name in globals():
+            return globals()[name]
+        before, _, after = _ALL.partition(f" {name} ")
+        number = before.rpartition("\\n")[2]
+        if not number.isdecimal():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _made(number, name, after.partition("\\n")[0])
+
+
+'''
+
+
 def errors() -> str:
     area = Area("", ["linux/errno.h"], r"E[A-Z0-9]+$")
     pairs = [(n, v) for n, v in constants(area, "errno")]
-    out = HEAD.format(
-        doc="errno(3): one exception class per error number.\n\nThe text of an exception is for logs; the number is what the program sees."
-    )
-    out += "from __future__ import annotations\n\nfrom typing import ClassVar\n\n\n"
+    out = HEAD.format(doc=ERRORS)
+    out += "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING, ClassVar, Final, cast\n\n\n"
     out += BASE
     seen: dict[int, str] = {}
+    declared, listed, aliases = "", "", ""
     for n, v in sorted(pairs, key=lambda p: (p[1], p[0] in ("EWOULDBLOCK", "EDEADLOCK"))):
         if v in seen:
-            out += f"{n} = {seen[v]}\n\n\n"
+            declared += f"    {n} = {seen[v]}\n"
+            aliases += f'"{n}": "{seen[v]}", '
             continue
         seen[v] = n
         text = os.strerror(v)
-        out += f'class {n}(Errno):\n    """{text}."""\n\n    number = {v}\n\n\n'
-    out += (
-        "BY_NUMBER: dict[int, type[Errno]] = {\n"
-        + "".join(f"    {v}: {n},\n" for v, n in sorted(seen.items()))
-        + "}\n\n\n"
-    )
-    out += (
-        'def from_number(number: int, text: str = "") -> Errno:\n    """The exception of an error number; an unknown one is EIO."""\n'
-        "    return BY_NUMBER.get(number, EIO)(text)\n\n\n"
-        'def from_host(error: OSError) -> Errno:\n    """What a failed host call means for the program: the same number."""\n'
-        "    return from_number(error.errno or EIO.number, str(error))\n"
-    )
-    return out
+        declared += f'    class {n}(Errno):\n        """{text}."""\n\n'
+        listed += f"{v} {n} {text}.\n"
+    out += f"if TYPE_CHECKING:\n\n{declared.rstrip()}\n\n{ON_DEMAND}"
+    out += f'_ALL: Final = """\n{listed}"""\n'
+    out += f"_ALIASES: Final = {{{aliases[:-2]}}}\n_EIO: Final = {errno.EIO}\n"
+    out += "_MADE: Final[dict[int, type[Errno]]] = {}\n"
+    return out + MAKING
 
 
 def headers(version: str) -> str:

@@ -15,8 +15,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 
 from gofer.attachment import Attachment
@@ -95,6 +94,27 @@ class Node:
         return found == self.identity
 
 
+class Use:
+    """A node is referenced as long as this is entered."""
+
+    __slots__ = ("_node", "_table")
+
+    def __init__(self, table: NodeTable, node: Node) -> None:
+        self._table, self._node = table, node
+
+    def __enter__(self) -> Node:
+        self._node.refs += 1
+        return self._node
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._table.release(self._node)
+
+
 class NodeTable:
     """All nodes of a server, and the bound on the descriptors they hold."""
 
@@ -126,8 +146,7 @@ class NodeTable:
             return None, block
         return self.adopt(parent, name, block), block
 
-    @contextmanager
-    def child_or_self(self, node: Node, name: bytes) -> Iterator[Node]:
+    def child_or_self(self, node: Node, name: bytes) -> Use:
         """`node`, or its child `name` if that is not empty, referenced for a while."""
         found: Node | None = node
         if name:
@@ -136,11 +155,7 @@ class NodeTable:
                 assert isinstance(block, int)
                 raise error(-block)
         assert found is not None
-        found.refs += 1
-        try:
-            yield found
-        finally:
-            self.release(found)
+        return Use(self, found)
 
     def adopt(self, parent: Node, name: bytes, block: bytes) -> Node:
         """The node of what was just seen as `name` below `parent`."""

@@ -6,6 +6,7 @@ are those of `_thread`: `threading` and `queue` are 0.3 MiB that nothing here ne
 
 from __future__ import annotations
 
+import errno
 import os
 from _queue import SimpleQueue
 from _thread import allocate_lock, start_new_thread
@@ -25,6 +26,7 @@ class Pool:
         self._size = size
         self._begin = begin
         self._idle = 0
+        """Threads that wait for work, less the work that waits for a thread."""
         self._threads = 0
         self._lock = allocate_lock()
         self._queue: SimpleQueue[tuple[Work, Done] | None] = SimpleQueue()
@@ -33,15 +35,28 @@ class Pool:
         """Readable when there is something for `completed`."""
 
     def submit(self, work: Work, done: Done) -> None:
+        """Where the host starts no thread one that there is does it later; or it fails: ENOMEM."""
         with self._lock:
-            start = not self._idle and self._threads < self._size
+            start = self._idle <= 0 and self._threads < self._size
             if start:
                 self._threads += 1
-            elif self._idle:
+            else:
                 self._idle -= 1
         self._queue.put((work, done))
-        if start:
+        if not start:
+            return
+        try:
             start_new_thread(self._run, ())
+        except RuntimeError:
+            with self._lock:
+                self._threads -= 1
+                self._idle -= 1
+            if not self._threads:  # nobody else takes it
+                self._queue.get()
+                self._idle += 1
+                failure = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+                self._done.append((done, None, failure))
+                os.eventfd_write(self.fd, 1)
 
     def completed(self) -> None:
         """Run the callbacks of what has finished."""

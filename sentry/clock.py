@@ -12,8 +12,8 @@ that order, and the loop wakes the first: a change of the clock arms one timer a
 
 from __future__ import annotations
 
-import heapq
 import time
+from _heapq import heapify, heappop, heappush
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -177,7 +177,7 @@ class ProgramClock:
         """Call once CLOCK_MONOTONIC inside has reached `deadline_ns`."""
         timer = ProgramTimer(self, deadline_ns, callback)
         self._sequence += 1
-        heapq.heappush(self._timers, (deadline_ns, self._sequence, timer))
+        heappush(self._timers, (deadline_ns, self._sequence, timer))
         if self._alarm is None or deadline_ns < self._alarm_ns:
             self._arm()
         return timer
@@ -189,7 +189,7 @@ class ProgramClock:
             self._cancelled > 64 and self._cancelled * 2 > len(self._timers)
         ):
             self._timers = [entry for entry in self._timers if entry[2].callback is not None]
-            heapq.heapify(self._timers)
+            heapify(self._timers)
             self._cancelled = 0
             if not self._timers:
                 self._arm()
@@ -197,7 +197,7 @@ class ProgramClock:
     def first_ns(self) -> int | None:
         """When the first one is due."""
         while self._timers and self._timers[0][2].callback is None:
-            heapq.heappop(self._timers)
+            heappop(self._timers)
             self._cancelled -= 1
         return self._timers[0][0] if self._timers else None
 
@@ -218,7 +218,7 @@ class ProgramClock:
         began_ns, now_ns = time.monotonic_ns(), self.now_ns()
         try:
             while self._timers and self._timers[0][0] <= now_ns:
-                timer = heapq.heappop(self._timers)[2]
+                timer = heappop(self._timers)[2]
                 callback, timer.callback = timer.callback, None
                 if callback is None:
                     self._cancelled -= 1

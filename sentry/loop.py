@@ -6,9 +6,9 @@ All kernel state belongs to the thread that runs `Loop.run`. The machine to wait
 
 from __future__ import annotations
 
-import heapq
 import select
 import time
+from _heapq import heapify, heappop, heappush
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
@@ -202,7 +202,7 @@ class Loop:
         """Call once CLOCK_MONOTONIC has reached `deadline_ns`."""
         timer = Timer(self, deadline_ns, callback)
         self._sequence += 1
-        heapq.heappush(self._timers, (deadline_ns, self._sequence, timer))
+        heappush(self._timers, (deadline_ns, self._sequence, timer))
         return timer
 
     def wait_by(self, machine: Machine) -> None:
@@ -214,7 +214,7 @@ class Loop:
         self._cancelled += 1
         if self._cancelled > 64 and self._cancelled * 2 > len(self._timers):
             self._timers = [entry for entry in self._timers if entry[2].callback is not None]
-            heapq.heapify(self._timers)
+            heapify(self._timers)
             self._cancelled = 0
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None] | None = None) -> None:
@@ -258,13 +258,13 @@ class Loop:
 
     def _first_timer(self) -> int | None:
         while self._timers and self._timers[0][2].callback is None:
-            heapq.heappop(self._timers)
+            heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
     def _fire_timers(self) -> None:
         now = time.monotonic_ns()
         while self._timers and self._timers[0][0] <= now:
-            timer = heapq.heappop(self._timers)[2]
+            timer = heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 self._guard(callback)

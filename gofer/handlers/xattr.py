@@ -10,8 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from gofer.connection import Connection
 from gofer.fid import Fid, XattrState
@@ -35,23 +34,33 @@ _CAPABILITIES = b"security.capability"
 _LISTS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
-@contextmanager
-def _real(conn: Connection, node: Node) -> Iterator[int]:
+class _Real:
     """A descriptor that xattr calls accept. Raises EOPNOTSUPP."""
-    if node.fmt not in (stat.S_IFREG, stat.S_IFDIR):
-        raise error(errno.EOPNOTSUPP)
-    fd = open_node(conn.table, node, os.O_RDONLY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, conn: Connection, node: Node) -> None:
+        if node.fmt not in (stat.S_IFREG, stat.S_IFDIR):
+            raise error(errno.EOPNOTSUPP)
+        self._fd = open_node(conn.table, node, os.O_RDONLY)
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
 
 
 def _read(conn: Connection, node: Node, name: bytes) -> bytes:
     """A value, or all names if `name` is empty."""
     if not name and node.fmt not in (stat.S_IFREG, stat.S_IFDIR):
         return b""
-    with _real(conn, node) as fd:
+    with _Real(conn, node) as fd:
         if name:
             return os.getxattr(fd, _checked(name))
         return b"".join(os.fsencode(item) + b"\0" for item in os.listxattr(fd))
@@ -74,13 +83,13 @@ def _check_writable(node: Node, name: bytes) -> None:
 
 def _write(conn: Connection, node: Node, name: bytes, value: bytes, flags: int) -> None:
     _check_writable(node, name)
-    with _real(conn, node) as fd:
+    with _Real(conn, node) as fd:
         os.setxattr(fd, name, value, flags & (os.XATTR_CREATE | os.XATTR_REPLACE))
 
 
 def _remove(conn: Connection, node: Node, name: bytes) -> None:
     _check_writable(node, name)
-    with _real(conn, node) as fd:
+    with _Real(conn, node) as fd:
         os.removexattr(fd, name)
 
 

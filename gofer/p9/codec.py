@@ -31,7 +31,7 @@ class _Kind(type):
 
     def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> _Kind:
         if "__slots__" not in body:
-            fields = {str(k): str(v) for k, v in body.get("__annotations__", {}).items()}
+            fields = body.pop("__annotations__", {})
             body |= {"__slots__": tuple(fields), "fields": fields}
         return super().__new__(cls, name, bases, body)
 

@@ -21,6 +21,7 @@ from runsc import cli
 from runsc.api.keeper import read_line
 from runsc.api.order import ForkWish, Word
 from runsc.containers import lifecycle, signals
+from runsc.containers.processes import pidfd_of
 from runsc.containers.state import ORIGIN, State
 from runsc.errors import RuntimeFailure
 from runsc.launch import forking, succession
@@ -101,9 +102,8 @@ class Forker:
             self._keep(state)
 
     def _keep(self, state: State) -> None:
-        try:
-            pidfd = os.pidfd_open(state.sentry_pid)
-        except ProcessLookupError:
+        pidfd = pidfd_of(state.sentry_pid, state.sentry_start)
+        if pidfd < 0:
             lifecycle.destroy(self._store, state, self._flags.log.warning)
             return
         self._forks[pidfd] = state

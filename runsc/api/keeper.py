@@ -172,7 +172,7 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
         say("ready")
         if not sock.recv(1):
             raise Gone
-    except (RuntimeFailure, OSError, Gone):  # nobody would end it
+    except BaseException:  # also a signal: nobody would end it
         from runsc.containers import lifecycle  # noqa: PLC0415
 
         lifecycle.delete(settings.store(), name, True, settings.log.warning)

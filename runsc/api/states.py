@@ -16,7 +16,7 @@ from runsc.containers.names import check_id, check_root, default_root
 from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
 from runsc.launch.policy import LEARN
-from sentry.control.answers import Decided
+from sentry.control.orders import Decided
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

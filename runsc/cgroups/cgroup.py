@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -281,22 +282,48 @@ class Cgroup:
             return
         with suppress(RuntimeFailure):
             self.thaw()
-        for pid in self.processes() - {os.getpid()}:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        for pidfd in self._opened().values():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
 
-    def expel(self, is_held_up: Callable[[int], bool]) -> set[int]:
+    def expel(self, is_held_up: Callable[[int, int], bool]) -> set[int]:
         """Processes that are killed, but cannot end now, are to keep no cgroup: the top one has
-        them from now on. Who that is."""
+        them from now on. Who that is. `is_held_up` gets pid and pidfd, which stays open."""
         if not self._is_ours():
             return set()
-        found = {pid for pid in self.processes() if is_held_up(pid)}
-        for hierarchy in hierarchies.read() if found else ():
-            if hierarchy.name in self.record.directories:
-                for pid in found:
-                    with suppress(RuntimeFailure):
-                        files.must_write(hierarchy.mount, "cgroup.procs", str(pid))
+        opened = self._opened()
+        try:
+            found = {pid for pid, pidfd in opened.items() if is_held_up(pid, pidfd)}
+            for hierarchy in hierarchies.read() if found else ():
+                if hierarchy.name in self.record.directories:
+                    for pid in found:
+                        self._move(pid, opened[pid], hierarchy.mount)
+        finally:
+            for pidfd in opened.values():
+                os.close(pidfd)
         return found
+
+    @staticmethod
+    def _move(pid: int, pidfd: int, directory: str) -> None:
+        """To this cgroup, unless it has ended: the kernel takes a number only, which may be another
+        process's then."""
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(0):
+            with suppress(RuntimeFailure):
+                files.must_write(directory, "cgroup.procs", str(pid))
+
+    def _opened(self) -> dict[int, int]:
+        """pid → pidfd of all others that are in it. Who is found once it has been opened is who was
+        opened: a number that another process has got meanwhile is in the cgroup no more."""
+        opened: dict[int, int] = {}
+        for pid in self.processes() - {os.getpid()}:
+            with suppress(OSError):
+                opened[pid] = os.pidfd_open(pid)
+        for pid in opened.keys() - self.processes():
+            os.close(opened.pop(pid))
+        return opened
 
     def _is_ours(self) -> bool:
         made = set(self.record.made)

@@ -14,7 +14,7 @@ from runsc.containers import lifecycle, listener
 from runsc.containers.asking import LONGEST_S
 from runsc.containers.container import Store
 from runsc.containers.durations import seconds
-from runsc.containers.processes import STOPPED
+from runsc.containers.processes import STOPPED, pidfd_of
 from runsc.containers.state import State, status
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.options import Globals
@@ -142,9 +142,8 @@ def _kills(watch: Watch, state: State, interval_s: float) -> Iterator[None]:
 
 
 def _await_end(state: State, seconds: float) -> None:
-    try:
-        pidfd = os.pidfd_open(state.pid)
-    except OSError:
+    pidfd = pidfd_of(state.pid, state.pid_start)
+    if pidfd < 0:
         return
     try:
         poll = select.poll()

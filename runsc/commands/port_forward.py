@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from typing import NoReturn
@@ -11,6 +10,7 @@ import click
 
 from runsc.containers import lifecycle
 from runsc.containers.forwarding import Forwarding
+from runsc.containers.processes import pidfd_of
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.log import printable
 from runsc.options import Globals
@@ -64,10 +64,9 @@ def command(flags: Globals, stream: str | None, address: str, container_id: str,
     store = flags.store()
     state = store.load(container_id)
     lifecycle.require_running(state)
-    try:
-        over = os.pidfd_open(state.pid)
-    except OSError:
-        raise NotRunning(container_id) from None
+    over = pidfd_of(state.pid, state.pid_start)
+    if over < 0:
+        raise NotRunning(container_id)
     signal.signal(signal.SIGTERM, _interrupt)
     forwarding = Forwarding(store.path(container_id, "control.sock"), over, _say)
     try:

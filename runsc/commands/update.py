@@ -21,7 +21,7 @@ from runsc.cgroups.guest import on_host
 from runsc.cgroups.recorded import of
 from runsc.containers import lifecycle
 from runsc.containers.container import Store
-from runsc.containers.processes import STOPPED
+from runsc.containers.processes import STOPPED, is_same
 from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
 from runsc.oci.convert import bytes_of
@@ -153,8 +153,9 @@ def _limit_cgroup(
         cgroup.create()
         state.cgroups = cgroup.record
         store.save(state)
-        for pid in filter(None, (state.pid, state.sentry_pid, state.gofer_pid)):
-            cgroup.add(pid)
+        for pid, started in lifecycle.processes(state):
+            if is_same(pid, started):  # one may have ended, and its number be another's
+                cgroup.add(pid)
     cgroup.apply(on_host(wanted, cgroup.memory_limit()), warn)
 
 

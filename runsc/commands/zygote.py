@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from contextlib import suppress
 
 import click
 
-from runsc.zygote import asking, place, server
+from runsc.zygote import asking, beginning, place, server
 
 
 @click.group(
@@ -60,11 +62,20 @@ def path() -> None:
               show_default=True, help="End when nothing has started for so long.")  # fmt: skip
 @click.option("--listener", type=click.IntRange(min=3), hidden=True)
 @click.option("--claim", type=click.IntRange(min=3), hidden=True)
+@click.option("--refusing", type=click.IntRange(min=3), hidden=True)
 @click.option("--room", hidden=True, expose_value=False)
-def serve(idle: int, listener: int | None, claim: int | None) -> None:
-    """See server.serve; with a `claim` (`beginning`) it listens once all is imported."""
-    ready = server.prepared() if claim is not None else None
+def serve(idle: int, listener: int | None, claim: int | None, refusing: int | None) -> None:
+    """See server.serve. It listens once all is imported; where somebody may be there before,
+    another process refuses (`refusing`: to that of its predecessor). `claim`: see `beginning`."""
+    refuser = socket.socket(fileno=refusing) if refusing is not None else None
+    if refuser is None and server.is_given():
+        with suppress(OSError):  # another one begins, too
+            claim = beginning.claimed().detach()
+        refuser = server.refuse(server.LISTEN_FD)
+    ready = server.prepared()
     with server.listening(listener) as sock:
+        if refuser is not None:
+            server.answer(refuser)
         if claim is not None:
             os.close(claim)
         server.serve(sock, idle, ready)

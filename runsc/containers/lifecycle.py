@@ -11,7 +11,7 @@ from _signal import SIGKILL, pidfd_send_signal  # type: ignore[import-not-found]
 
 from runsc.containers import asking
 from runsc.containers.container import Store
-from runsc.containers.processes import STOPPED, is_held_up, start_time
+from runsc.containers.processes import STOPPED, is_held_up, pidfd_of, start_time
 from runsc.containers.state import State, status
 from runsc.errors import Busy, NoContainer, NotRunning, RuntimeFailure
 
@@ -168,9 +168,14 @@ def start(store: Store, container_id: str) -> None:
             case word:
                 raise RuntimeFailure(f'cannot start a container that is {word}: "{container_id}"')
         before_start(store, state)
-        problem = tell(store, state, asking.line("start"))
-        state.phase = "running"
+        state.phase = "running"  # who hears of the program finds it so
         store.save(state)
+        try:
+            problem = tell(store, state, asking.line("start"))
+        except BaseException:
+            state.phase = "created"
+            store.save(state)
+            raise
         if problem:
             raise RuntimeFailure(problem)
     after_start(state)  # however long these hooks take, other commands go on
@@ -311,12 +316,54 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
     """End a container and remove everything that is known of it; what is gone is no error, and
     nothing is done to another one that has its name by now.
 
+    It is held from the look at its state to its end. Who does not let it go in time, as a command
+    that waits for a hook, finds its processes ended.
+
     Raises: RuntimeFailure when something stays: then the state stays too.
     """
-    if store.is_another(state.id, state.created):
+    if state.id in store.folders:
+        _destroy(store, state, _kill(state), warn)
+        return
+    try:
+        try:
+            with store.held(state.id, FORCED_PATIENCE_S) as now:
+                _destroy_as_known(store, state, now, warn)
+        except Busy:
+            now = store.load(state.id)
+            end_processes(now if now.created == state.created else state)
+            with store.held(state.id) as now:
+                _destroy_as_known(store, state, now, warn)
+    except NoContainer:
+        end_processes(state)
+        with store.locked():  # nobody has its name meanwhile, and what that would bring with it
+            if not store.is_another(state.id, state.created):
+                _remove_cgroup(state)
+        store.forget_remains(state.id)
+
+
+def _destroy_as_known(store: Store, state: State, now: State, warn: Warn) -> None:
+    """What was made when `state` was, as it is `now`. Holds it."""
+    if now.created != state.created:
         end_processes(state)
         return
-    victims = _kill(state)
+    victims = _kill(now)
+    if processes(state) != processes(now):  # it was being made, and not all has been noted
+        victims += _kill(state)
+    _destroy(store, now, victims, warn)
+
+
+def _remove_cgroup(state: State) -> None:
+    if state.cgroups.directories:
+        from runsc.cgroups.recorded import of  # noqa: PLC0415  few containers have one
+
+        cgroup = of(state.cgroups)
+        cgroup.kill()
+        cgroup.expel(_stays)
+        cgroup.delete()
+
+
+def _destroy(store: Store, state: State, victims: list[tuple[int, int]], warn: Warn) -> None:
+    """`victims`: what `_kill` gave. Holds it."""
     if state.written_behind:
         _await_gofer(state, victims, warn)
     cgroup = None
@@ -347,13 +394,7 @@ def delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
             destroy(store, state, warn)
         return
     try:
-        try:
-            with store.held(container_id, FORCED_PATIENCE_S) as state:
-                destroy(store, state, warn)
-        except Busy:  # with a hook, perhaps, which may hang, but ends with the container
-            end_processes(store.load(container_id))
-            with store.held(container_id) as state:
-                destroy(store, state, warn)
+        destroy(store, store.load(container_id), warn)
     except NoContainer:
         store.forget_remains(container_id)
 
@@ -387,13 +428,19 @@ def _kill(state: State) -> list[tuple[int, int]]:
     Gofer may be held up by a hook.
     """
     gofer = 0 if state.written_behind and state.phase != "creating" else SIGKILL
-    processes = (
-        (state.sentry_pid, state.sentry_start, SIGKILL),
-        (state.gofer_pid, state.gofer_start, gofer),
-        (state.pid, state.pid_start, gofer if state.sentry_pid else SIGKILL),
-    )
-    found = [(pid, _signal(pid, start, number)) for pid, start, number in processes if pid]
+    signals = (SIGKILL, gofer, gofer if state.sentry_pid else SIGKILL)
+    known = zip(processes(state), signals, strict=True)
+    found = [(pid, _signal(pid, start, number)) for (pid, start), number in known if pid]
     return [each for each in found if each[1] >= 0]
+
+
+def processes(state: State) -> tuple[tuple[int, int], ...]:
+    """Those of the host that it names, and when they have started: Sentry, Gofer, stand-in."""
+    return (
+        (state.sentry_pid, state.sentry_start),
+        (state.gofer_pid, state.gofer_start),
+        (state.pid, state.pid_start),
+    )
 
 
 def _await_gofer(state: State, victims: list[tuple[int, int]], warn: Warn) -> None:
@@ -413,27 +460,18 @@ def _await_gofer(state: State, victims: list[tuple[int, int]], warn: Warn) -> No
 
 def _signal(pid: int, started: int, number: int) -> int:
     """Signal a process if it is still that one. Gives a pidfd to wait on, -1 if it is gone."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return -1
-    if start_time(pid) != started or not started:
-        os.close(pidfd)
-        return -1
-    try:  # noqa: SIM105  contextlib costs more
-        pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        pass
+    pidfd = pidfd_of(pid, started)
+    if pidfd >= 0:
+        try:  # noqa: SIM105  contextlib costs more
+            pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            pass
     return pidfd
 
 
-def _stays(pid: int) -> bool:
+def _stays(pid: int, pidfd: int) -> bool:
     """Whether a killed process cannot end: one that closes packet sockets only takes a moment."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return False
-    return not _await_end(pid, pidfd)
+    return not _await_end(pid, os.dup(pidfd))
 
 
 def _await_end(pid: int, pidfd: int) -> bool:
@@ -443,7 +481,7 @@ def _await_end(pid: int, pidfd: int) -> bool:
         poll.register(pidfd, select.POLLIN)
         if poll.poll(HELD_UP_MS):
             return True
-        if is_held_up(pid):
+        if is_held_up(pid) and not poll.poll(0):  # else another process has its number
             return False
         if not poll.poll(END_MS):
             raise RuntimeFailure("container init still running")

@@ -9,17 +9,39 @@ STOPPED = "stopped"
 
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 if there is none (a zombie is none)."""
+    fields = _stat(pid)
+    return 0 if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def began(pid: int) -> int:
+    """The same, also of a zombie."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def _stat(pid: int) -> list[bytes]:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+            return file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+        return []
 
 
 def is_same(pid: int, started: int) -> bool:
     """Whether a process is still the one that started then."""
     return pid > 0 and start_time(pid) == started != 0
+
+
+def pidfd_of(pid: int, started: int) -> int:
+    """A pidfd of the process that started then; -1 if it has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return -1
+    if is_same(pid, started):  # so it was when that was opened
+        return pidfd
+    os.close(pidfd)
+    return -1
 
 
 def is_held_up(pid: int) -> bool:

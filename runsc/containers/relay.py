@@ -18,6 +18,7 @@ import termios
 import threading
 from contextlib import suppress
 
+from runsc.terminals import shown
 from sentry.fs.devpts.raw import raw
 
 PIECE = 1 << 16
@@ -85,12 +86,12 @@ class Relay:
                     with suppress(OSError):
                         typed = typed[os.write(self._master, typed) :]
                 try:
-                    shown = os.read(self._master, PIECE)
+                    output = shown(self._master, PIECE)
                 except BlockingIOError:
                     continue
-                except OSError:  # nobody has the slave any more
+                if not output:  # nobody has the slave any more
                     return
-                shows = shows and _write(shown)
+                shows = shows and _write(output)
 
 
 def _read(fd: int) -> bytes:

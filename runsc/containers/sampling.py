@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from runsc.containers import listener
-from sentry.control.answers import Cost, Number, Profile
+from sentry.control.answers import Cost, Profile
+from sentry.control.orders import Number
 from sentry.control.protocol import LineBuffer, Reply, Request, decode
 from sentry.watch.sinks import HEADER
 

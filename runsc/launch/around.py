@@ -4,6 +4,7 @@ killer."""
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -67,7 +68,7 @@ def run_hooks(state: State) -> None:
     found = hooks.read(state.hooks)
     stand_in = os.pidfd_open(state.pid)
     try:
-        place = hooks.Place(ends_with=stand_in)
+        place = hooks.Place(ends_with=stand_in, tie=signal.SIGKILL)
         hooks.run(found, hooks.Phase.PRESTART, document, place)
         hooks.run(found, hooks.Phase.CREATE_RUNTIME, document, place)
     finally:
@@ -84,7 +85,8 @@ def create_container_hooks(
 
     def before_gofer() -> str:
         try:
-            place = hooks.Place(state.rootfs, [os.fsdecode(each) for each in variables])
+            environment = [os.fsdecode(each) for each in variables]
+            place = hooks.Place(state.rootfs, environment, tie=signal.SIGKILL)
             document = lifecycle.document(state, "creating")
             hooks.run(hooks.read(state.hooks), hooks.Phase.CREATE_CONTAINER, document, place)
         except RuntimeFailure as error:

@@ -12,9 +12,7 @@ import os
 import select
 import signal
 import sys
-import termios
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -27,7 +25,8 @@ from runsc.launch.label import Label
 from runsc.launch.title import set_title
 from sentry.abi import prctl
 from sentry.config import SandboxConfig, StartError, descriptors
-from sentry.control.protocol import Event, Request, decode, encode
+from sentry.control.protocol import Event, Request, encode
+from sentry.suppress import suppress
 
 
 class Bootable(Protocol):
@@ -54,7 +53,8 @@ class Terms(msgspec.Struct, frozen=True):
     held: bool = False
     """The Sentry waits for "go" before it does anything: cgroups and hooks come first."""
     outlives: bool = False
-    """They go on when the command line has said "keep" and is gone; else they end with it."""
+    """They go on when the command line has said "keep" and is gone; else they end with it, and
+    "begin" is what it says when the state on disk tells that the program runs."""
     own_terminal: bool = False
     """The terminal is one that the command line made: nobody's shell is behind it."""
     joins: tuple[int, ...] = ()
@@ -83,7 +83,9 @@ def sentry_main(
             return 1
         if terms.own_terminal:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the other end is closed
-            fcntl.ioctl(config.stdio[0], termios.TIOCSCTTY, 0)
+            from sentry.abi.ioctl import TIOCSCTTY  # noqa: PLC0415  the Gofer never has one
+
+            fcntl.ioctl(config.stdio[0], TIOCSCTTY, 0)
         ram_fd = config.ram_fd
         if ram_fd < 0:
             ram_fd = isolation.open_ram(config.memory_limit, terms.label.mount_option)
@@ -122,9 +124,9 @@ def sentry_main(
         if _is_alone(config.control_fd):
             return 1
         _send(config.control_fd, Event("ready"))
+        if not _hear(config.control_fd, "keep" if terms.outlives else "begin"):
+            return 1
         if terms.outlives:
-            if not _hear(config.control_fd, "keep"):
-                return 1
             host.prctl(prctl.PR_SET_PDEATHSIG, 0)
             _send(config.control_fd, Event("kept"))
         status = sandbox.run()
@@ -167,12 +169,10 @@ def join(descriptors: tuple[int, ...]) -> None:
 
 
 def _hear(control_fd: int, word: str) -> bool:
-    """Wait for one request of the command line; False when it has ended instead.
-
-    Nothing else is sent before the answer to it, so a line is a packet.
-    """
-    data = os.read(control_fd, 4096)
-    return bool(data) and decode(data, Request).op == word
+    """Wait for this word of the command line; False when it has ended instead. What comes behind it
+    is not read: that need not wait for an answer."""
+    expected = encode(Request(word))
+    return os.read(control_fd, len(expected)) == expected  # written in one piece
 
 
 def _is_alone(control_fd: int) -> bool:

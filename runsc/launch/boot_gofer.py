@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 from gofer import confine
@@ -34,6 +33,7 @@ from sentry.abi.fcntl import (
     F_SEAL_SHRINK,
 )
 from sentry.log_rate import Rate
+from sentry.suppress import suppress
 
 Serve = Callable[
     [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None], Given], None
@@ -57,10 +57,12 @@ def gofer_main(
     set_title("runsc-gofer", gofer.container_id)
     os.dup2(log_fd, 2)
     if terms.before_gofer is not None:
+        isolation.tie_to_parent(signal.SIGKILL)  # nothing is written yet, and a hook may hang
         if not os.read(gofer.hold, 16):
             return 1
         os.write(gofer.hold, terms.before_gofer().encode() or b"\0")
         os.close(gofer.hold)
+        isolation.tie_to_parent(tie)
     numbered = list(enumerate(exports, gofer.first))
     more = terms.label.mount_option
     try:

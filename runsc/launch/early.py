@@ -18,7 +18,6 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
@@ -29,6 +28,7 @@ from runsc.filters import Switches
 from runsc.launch import isolation, programs, uncounted
 from runsc.launch.boot import Terms
 from sentry.config import SandboxConfig, descriptors
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from runsc.launch.gofer_start import GoferStart

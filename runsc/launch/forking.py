@@ -21,7 +21,7 @@ import msgspec
 
 from runsc import host
 from runsc.containers import lifecycle, listener
-from runsc.containers.processes import start_time
+from runsc.containers.processes import is_same, pidfd_of, start_time
 from runsc.containers.state import NAMESPACE, ORIGIN, TEMPLATE, State
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch import forked_networks, isolation
@@ -124,9 +124,10 @@ class Fork:
 
     def go(self) -> None:
         """It counts its memory by a file that only we can open, which says "go". If it has ended,
-        that is heard next."""
+        that is heard next, and nothing is told of who has its number by now."""
         with suppress(OSError), open(f"/proc/{self.state.pid}/statm", "rb", buffering=0) as file:
-            socket.send_fds(self.report, [b"\0"], [file.fileno()])
+            if is_same(self.state.pid, self.state.pid_start):  # so it was when that was opened
+                socket.send_fds(self.report, [b"\0"], [file.fileno()])
 
     def close(self) -> None:
         self.report.close()
@@ -134,9 +135,11 @@ class Fork:
 
     def end(self) -> None:
         """Whatever it does."""
-        if self.state.pid_start and start_time(self.state.pid) == self.state.pid_start:
+        pidfd = pidfd_of(self.state.pid, self.state.pid_start)
+        if pidfd >= 0:
             with suppress(ProcessLookupError):
-                os.kill(self.state.pid, signal.SIGKILL)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
 
 
 class Origin:

@@ -7,7 +7,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -60,8 +60,9 @@ def stay(
     container: Container,
     wishes: Wishes,
     joint: Joint,
+    until_begun: ExitStack,
 ) -> int:
-    """Make it, start it, and wait for its end. Gives its exit code."""
+    """Make it, start it, and wait for its end. Gives its exit code. Holds it until it runs."""
     terminal = console.settings_kept(0) if container.process.terminal else nullcontext()
     relay = around.relay_for(container)
     if relay is not None:
@@ -73,11 +74,12 @@ def stay(
             relay.handed_over()
         try:
             wakeup = signals.catch(as_program=False)
-            with keep_clean(store, state, flags.log.warning, settings):
+            with keep_clean(store, state, flags.log, settings):
                 state.phase = "running"
                 store.save(state)
                 if wishes.pid_file is not None:
                     write_pid_file(wishes.pid_file, state.pid)
+                until_begun.close()
                 lifecycle.before_start(store, state)
                 lifecycle.ask(store, state, Request("start"))
                 lifecycle.after_start(state)

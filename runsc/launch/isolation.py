@@ -13,7 +13,6 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import NoReturn
@@ -32,6 +31,7 @@ from sentry.abi.sched import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
+from sentry.suppress import suppress
 from sentry.tracebacks import text_of
 
 NAMESPACES = (

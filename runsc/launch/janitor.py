@@ -12,28 +12,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from runsc import host
 from runsc.containers import console
 from runsc.containers.container import Store
 from runsc.containers.lifecycle import destroy
 from runsc.launch.title import set_title
 
 if TYPE_CHECKING:
-    from runsc.containers.lifecycle import Warn
     from runsc.containers.state import State
+    from runsc.log import Log
 
 
 @contextmanager
 def keep_clean(
-    store: Store, state: State, warn: Warn, settings: console.Settings | None = None
+    store: Store, state: State, log: Log, settings: console.Settings | None = None
 ) -> Iterator[None]:
     """While inside, the death of this process destroys what is left of the container.
 
-    `settings`: those of the terminal at descriptor 0, which come back.
+    `settings`: those of the terminal at descriptor 0, which come back. It has no other descriptor
+    of ours: whoever reads the other end of one waits for our end, and a lock is ours.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _watch(store, state, warn, (reader, writer), settings)
+        _watch(store, state, log, reader, settings)
     os.close(reader)
     try:
         yield
@@ -47,12 +49,11 @@ def keep_clean(
 def _watch(
     store: Store,
     state: State,
-    warn: Warn,
-    pipe: tuple[int, int],
+    log: Log,
+    reader: int,
     settings: console.Settings | None,
 ) -> None:
     """Never returns. End of file without a word: the command line was killed."""
-    reader, writer = pipe
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
@@ -63,12 +64,13 @@ def _watch(
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
-        os.close(writer)
+        host.close_all_but({0, 1, 2, reader, terminal, log.fd})
+        store.folders.clear()
         if not os.read(reader, 16):
             if settings is not None:
                 console.put_back(terminal, settings)
             found = store.load(state.id)
             if found.created == state.created:
-                destroy(store, found, warn)
+                destroy(store, found, log.warning)
     finally:
         os._exit(0)

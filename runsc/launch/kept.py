@@ -47,6 +47,11 @@ class KeptCode:
         if package not in sys.modules:
             self._read(package, directory, ())
 
+    def add_module(self, name: str, directory: str) -> None:
+        """One by itself that nobody has imported, there."""
+        if name not in sys.modules:
+            self._keep(directory, {name: name})
+
     def _read(self, package: str, directory: str, without: Container[str]) -> None:
         stems, inner = [], []
         for entry in os.scandir(directory):
@@ -59,6 +64,13 @@ class KeptCode:
             return
         names = {package if stem == "__init__" else f"{package}.{stem}": stem for stem in stems}
         late = {n: stem for n, stem in names.items() if n not in sys.modules and n not in without}
+        self._keep(directory, late)
+        for stem in inner:
+            if f"{package}.{stem}" not in without:
+                self._read(f"{package}.{stem}", f"{directory}/{stem}", without)
+
+    def _keep(self, directory: str, late: dict[str, str]) -> None:
+        """These modules, by their names, that lie there under other ones."""
         place, found = compiled_place(directory), list(late.values())
         codes = host.map_compiled(directory, place, found, TAIL, MAGIC_NUMBER)
         for (name, stem), (at, size) in zip(late.items(), codes, strict=True):
@@ -66,9 +78,6 @@ class KeptCode:
             self._modules[name] = at << SIZE_BITS | size if at else _compiled(source, name)
             if stem == "__init__":
                 self._packages.add(name)
-        for stem in inner:
-            if f"{package}.{stem}" not in without:
-                self._read(f"{package}.{stem}", f"{directory}/{stem}", without)
 
     @property
     def names(self) -> list[str]:

@@ -120,18 +120,22 @@ def run(
     joint = _reserve(flags, store, state, container)
     terminal = console.settings_kept(0) if container.process.terminal else nullcontext()
     try:
-        if joint is not None:
-            from runsc.launch import further  # noqa: PLC0415  most make a sandbox
+        with ExitStack() as until_begun:  # nobody else changes it
+            state = until_begun.enter_context(store.held(state.id))
+            if joint is not None:
+                from runsc.launch import further  # noqa: PLC0415  most make a sandbox
 
-            return further.stay(flags, store, state, container, wishes, joint)
-        with terminal as settings:
-            return _stay(flags, store, state, container, wishes, programs, settings)
+                return further.stay(flags, store, state, container, wishes, joint, until_begun)
+            with terminal as settings:
+                return _stay(
+                    flags, store, state, container, wishes, programs, settings, until_begun
+                )
     except RuntimeFailure:
-        if state.pid and _is_deleted(store, state.id):
+        if state.phase != "creating" and _is_deleted(store, state.id):
             return 128 + signal.SIGKILL
         raise
     finally:
-        if not wishes.keep or state.phase == "creating":
+        if not wishes.keep or state.phase != "running":
             lifecycle.destroy(store, state, flags.log.warning)
 
 
@@ -152,8 +156,9 @@ def _stay(
     wishes: Wishes,
     programs: Bodies,
     settings: console.Settings | None,
+    until_begun: ExitStack,
 ) -> int:
-    """Start it and wait for its end."""
+    """Start it and wait for its end. Holds it until it runs."""
     relay = around.relay_for(container)
     if relay is not None:
         wishes = msgspec.structs.replace(wishes, wire=relay.slave)
@@ -164,22 +169,18 @@ def _stay(
         relay.handed_over()
     try:
         wakeup = signals.catch(as_program=wishes.as_program)
-        with keep_clean(store, state, flags.log.warning, settings):
-            state.phase = "running"
-            store.save(state)
-            if wishes.pid_file is not None:
-                write_pid_file(wishes.pid_file, state.pid)
+        with keep_clean(store, state, flags.log, settings):
+            _begin(store, state, wishes, running)
+            until_begun.close()
+            if state.hooks.get("startContainer"):  # for which the program waits
+                lifecycle.before_start(store, state)
+                lifecycle.ask(store, state, Request("start"))
             if wishes.when_there is not None:
                 wishes.when_there(state)
             if wishes.when_ready is not None:
                 running.await_ready()
                 wishes.when_ready(state)
-            if state.hooks:
-                running.await_ready()
-                if state.hooks.get("startContainer"):
-                    lifecycle.before_start(store, state)
-                    lifecycle.ask(store, state, Request("start"))
-                lifecycle.after_start(state)
+            lifecycle.after_start(state)
             if relay is None:
                 return running.wait(wakeup)
             running.on_resize = relay.resize
@@ -190,6 +191,17 @@ def _stay(
     except BaseException:
         running.abandon()
         raise
+
+
+def _begin(store: Store, state: State, wishes: Wishes, running: sandbox.Sandbox) -> None:
+    """Let the program run, once what is on disk says so."""
+    if state.hooks:  # while they ran it may have been ended
+        running.await_ready()
+    state.phase = "running"
+    store.save(state)
+    if wishes.pid_file is not None:
+        write_pid_file(wishes.pid_file, state.pid)
+    running.begin()
 
 
 def _new_state(identity: Identity, container: Container) -> State:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runsc.containers import asking, lifecycle
-from runsc.containers.processes import start_time
+from runsc.containers.processes import pidfd_of
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch.overlap import overlapping
 
@@ -60,14 +60,12 @@ def _write_through(store: Store, other: State) -> str:
 
 def _await_written(other: State) -> None:
     """Until its Gofer has written what the Sentry has left it, for a bounded time."""
-    try:
-        pidfd = os.pidfd_open(other.gofer_pid)
-    except (OSError, ValueError):
+    pidfd = pidfd_of(other.gofer_pid, other.gofer_start)
+    if pidfd < 0:
         return
     try:
-        if start_time(other.gofer_pid) == other.gofer_start:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll(lifecycle.DRAINED_MS)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(lifecycle.DRAINED_MS)
     finally:
         os.close(pidfd)

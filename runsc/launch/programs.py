@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +12,7 @@ from runsc import filters
 from runsc.launch import ahead, boot, isolation
 from runsc.launch.kept import KeptCode
 from sentry.config import SandboxConfig
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from runsc.launch.boot_gofer import Serve
@@ -84,9 +84,12 @@ def sentry(platform: str) -> Body:
 
 
 def late() -> KeptCode:
-    """What it may import later: its own modules, and `re`, which most programs do not need."""
+    """What it may import later: its own modules, and those of the library that most programs do not
+    need."""
     kept = KeptCode.of("sentry", NEVER_LATE | ahead.compiled())
-    kept.add("re", f"{os.path.dirname(os.__file__)}/re")
+    library = os.path.dirname(os.__file__)
+    kept.add("re", f"{library}/re")
+    kept.add_module("contextlib", library)
     return kept
 
 

@@ -49,7 +49,7 @@ class Sandbox:
     """A sandbox, seen from the process that starts it.
 
     In this order: `release` where it is held back, `await_ready` where somebody wants to know,
-    then `keep` or `wait`; `abandon` at any time.
+    then `keep`, or `begin` and `wait`; `abandon` at any time.
     """
 
     def __init__(
@@ -141,6 +141,10 @@ class Sandbox:
             raise RuntimeFailure("the sandbox process has ended")
         if self._stand_in is not None:
             self._stand_in.check()
+
+    def begin(self) -> None:
+        """The program may run as soon as it can: nothing is waited for."""
+        self._send(Request("begin"))
 
     def keep(self) -> None:
         """The sandbox outlives this process from now on. Raises: RuntimeFailure."""

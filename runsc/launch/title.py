@@ -8,7 +8,8 @@ of it is read any more: Python has copies.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+
+from sentry.suppress import suppress
 
 ADDRESSES = slice(45, 49)
 """arg_start, arg_end, env_start, env_end among the fields of proc_pid_stat(5) behind the name."""

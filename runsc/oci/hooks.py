@@ -26,12 +26,15 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
+from runsc import host
 from runsc.errors import RuntimeFailure, SpecError
 from runsc.oci.spec import Hook, Hooks, Process
+from sentry.abi import prctl
 
 Part = TypeVar("Part", Hooks, Process)
 LONGEST_MS = 86_400_000
@@ -132,6 +135,8 @@ class Place(msgspec.Struct, frozen=True):
     ends_with: int = -1
     """The pidfd of a process with whose end the hook is killed, and no more are run. Which of the
     container's processes has brought that about the caller looks for."""
+    tie: int = 0
+    """The signal that the hook gets when who runs it has ended; 0: none."""
 
 
 CALLERS = Place()
@@ -163,7 +168,8 @@ def run_all(
 def run_one(hook: Hook, state: StateDocument, place: Place = CALLERS) -> str:
     """Run it to its end; empty when it went well, else what went wrong."""
     variables = place.environment if hook.env is None else hook.env
-    try:
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:  # what ends us comes once the hook is known
         child = subprocess.Popen(
             hook.args or [hook.path],
             executable=hook.path,
@@ -173,11 +179,20 @@ def run_one(hook: Hook, state: StateDocument, place: Place = CALLERS) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=partial(_begin, signals, place.tie, os.getpid()),  # noqa: PLW1509  one thread
         )
-    except OSError as error:
+    except BaseException as error:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        if not isinstance(error, OSError):
+            raise
         return f"fork/exec {hook.path}: {(error.strerror or str(error)).lower()}"
     with child:
-        output = _communicate(child, state.encode(), hook.timeout, place.ends_with)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+            output = _communicate(child, state.encode(), hook.timeout, place.ends_with)
+        except BaseException:  # a signal that ends us: who leaves this waits for the hook
+            _kill(child)
+            raise
         if isinstance(output, str):
             _kill(child)
             return output
@@ -186,6 +201,15 @@ def run_one(hook: Hook, state: StateDocument, place: Place = CALLERS) -> str:
         return ""
     text = [data.decode(errors="replace") for data in output]
     return f"{_describe(status)}, stdout: {text[0]}, stderr: {text[1]}"
+
+
+def _begin(signals: set[int], tie: int, parent: int) -> None:
+    """In the hook's process. `tie`: the signal it gets when that which has made it ends, or has."""
+    if tie:
+        host.prctl(prctl.PR_SET_PDEATHSIG, tie)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), tie)
+    signal.pthread_sigmask(signal.SIG_SETMASK, signals)
 
 
 def _environment(variables: Sequence[str]) -> dict[bytes, bytes]:

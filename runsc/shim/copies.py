@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from runsc.shim.loop import READ, WRITE, Loop, Promise
 from runsc.shim.streams import CONSOLE, ERR, ERRORS, IN, OUT, OUTPUT, TYPED, is_fifo, keep
+from runsc.terminals import shown
 
 CHUNK = 1 << 16
 LEFT = 64
@@ -39,11 +40,9 @@ class OneWay:
 
     def _read(self, _: int) -> None:
         try:
-            data = os.read(self._source, CHUNK)
+            data = shown(self._source, CHUNK)
         except BlockingIOError:
             return
-        except OSError:  # EIO: the terminal has been closed
-            data = b""
         if not data:
             self.end()
             return
@@ -70,7 +69,7 @@ class OneWay:
             for _ in range(LEFT):
                 if os.write(self._sink, self._data) < len(self._data):
                     break
-                self._data = os.read(self._source, CHUNK)
+                self._data = shown(self._source, CHUNK)
                 if not self._data:
                     break
         self.end()

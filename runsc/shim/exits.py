@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from signal import SIGKILL
 
+from runsc.containers.processes import began
 from runsc.shim.loop import Loop
 from runsc.shim.messages import TaskExit, TaskOOM, TaskStatus, timestamp
 from runsc.shim.oom import Watch
@@ -30,23 +31,24 @@ class Exits:
 
     def __init__(self, loop: Loop, tasks: Tasks, publisher: Publisher) -> None:
         self._loop, self._tasks, self._publisher = loop, tasks, publisher
-        self._strays: dict[int, int] = {}
-        """pid → status, while something is being started: it may be of that."""
+        self._strays: dict[int, tuple[int, int]] = {}
+        """pid → when it started, and status, while something is being started: it may be of that.
+        Of several that have had a number the last one is."""
         self._watches: dict[str, Watch] = {}
 
     def reaped(self, pid: int, status: int) -> None:
-        """A child of the shim has ended."""
+        """A child of the shim has ended, and has its number still."""
         found = self._tasks.of_pid(pid)
         if found is not None and not found[1].busy:
             self._ended(*found, exit_code(status))
         elif self._tasks.busy:
-            self._strays[pid] = status
+            self._strays[pid] = (began(pid), status)
 
     def settled(self, task: Task, process: Process) -> None:
         """It has been created, or started, or that has failed: if it has ended it is told now."""
         process.busy = False
-        status = self._strays.pop(process.pid, None) if process.pid else None
-        if status is not None:
+        if process.pid and self._has_ended(process):
+            _, status = self._strays.pop(process.pid)
             self._ended(task, process, exit_code(status))
         elif task.exit_code is not None:
             self._init_may_end(task)
@@ -55,8 +57,13 @@ class Exits:
 
     def kill(self, process: Process) -> None:
         """One that is being started, and is not wanted any more, if it has not ended."""
-        if process.pid and process.pid not in self._strays:
+        if process.pid and not self._has_ended(process):
             os.kill(process.pid, SIGKILL)
+
+    def _has_ended(self, process: Process) -> bool:
+        """Whether it was that, and not an earlier one with its number."""
+        found = self._strays.get(process.pid)
+        return found is not None and process.began in (0, found[0])
 
     def _ended(self, task: Task, process: Process, code: int) -> None:
         if process.status == TaskStatus.STOPPED:

@@ -12,6 +12,7 @@ import msgspec
 
 from runsc.containers import lifecycle
 from runsc.containers.container import Store
+from runsc.containers.processes import start_time
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.shim import options, rootfs
 from runsc.shim.messages import Mount
@@ -56,6 +57,8 @@ class Kept(msgspec.Struct, frozen=True):
 
     pid: int = 0
     names: tuple[str, ...] = ()
+    began: int = 0
+    """When its process on the host has: `processes.began`."""
 
 
 def store_of(settings: Settings) -> Store:
@@ -95,8 +98,9 @@ def create(job: Create, report: Report) -> None:
     except BaseException:
         rootfs.unmount(job.bundle)
         raise
-    pid = store_of(job.settings).load(job.id).pid
-    report(Kept(pid, tuple(opened.kept)), list(opened.kept.values()))
+    state = store_of(job.settings).load(job.id)
+    kept = Kept(state.pid, tuple(opened.kept), state.pid_start)
+    report(kept, list(opened.kept.values()))
 
 
 def _check_terminal(in_bundle: bool, streams: Streams) -> None:
@@ -159,7 +163,8 @@ def add(job: Exec, report: Report) -> None:
         fds = [slave, slave, slave]
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     process = _begun(job, request, fds)
-    report(Kept(process.pid, tuple(opened.kept)), list(opened.kept.values()))
+    kept = Kept(process.pid, tuple(opened.kept), start_time(os.getpid()))
+    report(kept, list(opened.kept.values()))
     os._exit(process.stand_for(slave))
 
 

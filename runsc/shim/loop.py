@@ -169,15 +169,20 @@ class Loop:
                 self.on_end()
 
     def reap(self) -> None:
-        """All children that have ended: those that we made, and what they left behind."""
+        """All children that have ended: those that we made, and what they left behind. Each has
+        its number to itself until it has been told."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if found is None:
                 return
-            self._on_exit(pid, status)
+            exited = found.si_code == os.CLD_EXITED
+            try:
+                self._on_exit(found.si_pid, found.si_status << 8 if exited else found.si_status)
+            finally:
+                os.waitpid(found.si_pid, 0)
 
 
 def leave_in_fork() -> None:

@@ -13,6 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -35,6 +36,8 @@ SERVICE = "containerd.services.events.ttrpc.v1.Events"
 KEPT = 2048
 """Events; of more the oldest are lost."""
 ANSWER_S = 5.0
+PROGRAM_S = 30.0
+"""How long containerd may take to answer, and its program, which has to begin, to end."""
 AGAIN_S = 1.0
 """Between two tries to reach containerd."""
 EVENTS = "containerd.events."
@@ -65,6 +68,8 @@ class Publisher:
         self._out = b""
         self._waits = False
         """Something is under way, or will be tried again."""
+        self._program = -1
+        """A pidfd of containerd's program."""
         self._late: Timer | None = None
         self.on_empty: Callable[[], None] = lambda: None
         """All have been told."""
@@ -223,10 +228,26 @@ class Publisher:
         except OSError:
             self._again()
             return
+        with suppress(OSError):  # no descriptor is left: then it has its time
+            self._program = os.pidfd_open(pid)
+        self._late = self._loop.after(PROGRAM_S, self._give_up)
         ended = self._workers.hear(pid, sock)
         ended.then(self._called)
 
+    def _give_up(self) -> None:
+        """It hangs, as with a containerd that does not answer: another one tries it again."""
+        self._late = None
+        with suppress(OSError):
+            signal.pidfd_send_signal(self._program, signal.SIGKILL)
+
     def _called(self) -> None:
+        with suppress(OSError):
+            os.close(self._program)
+        self._program = -1
+        if self._late is None:
+            self._again()
+            return
+        self._settle()
         self._queue.popleft()
         self._waits = False
         self._go_on()

@@ -153,6 +153,7 @@ class TaskService:
             process.pid, process.inner_pid = outcome.pid, kept.pid
         else:
             process.pid = kept.pid
+        process.began = kept.began
         try:
             if len(outcome.fds) < len(kept.names):
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -27,6 +27,8 @@ class Process:
         """Of `exec`: OCI's process as JSON."""
         self.pid = 0
         """On the host."""
+        self.began = 0
+        """When that started (`processes.began`): tells it from an earlier one with its number."""
         self.inner_pid = 1
         """As the container numbers it."""
         self.status = TaskStatus.UNKNOWN

@@ -46,9 +46,9 @@ def _held() -> tuple[About, int] | None:
     """The same with a pidfd. One that finds its program changed says nothing, and is followed by
     another, which begins meanwhile. Raises: RuntimeFailure."""
     try:
-        found = _asked()
-        if found is None:
-            _await_beginning()
+        found, begins = _asked(), True
+        while found is None and begins:  # what has begun may find that files have changed again
+            begins = _await_beginning()
             found = _asked()
     except client.Unheard:
         return None
@@ -78,15 +78,26 @@ def start() -> None:
     _await_beginning()
     if about() is not None:
         return
+    claim = None
+    try:
+        claim = beginning.claimed()  # of several who start one at once, one does
+    except OSError:
+        _await_beginning()
+        if about() is not None:
+            return
+    given = (claim.fileno(),) if claim is not None else ()
     process = subprocess.Popen(
-        beginning.COMMAND,
+        [*beginning.COMMAND, *(f"--claim={fd}" for fd in given)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
         cwd="/",
         env=beginning.environment(),
+        pass_fds=given,
     )
+    if claim is not None:
+        claim.close()
     assert process.stdout is not None
     assert process.stderr is not None
     if process.stdout.readline():
@@ -118,8 +129,8 @@ def stop() -> None:
         os.close(pidfd)
 
 
-def _await_beginning() -> None:
-    """Until none begins by itself any more: it listens then, or has failed.
+def _await_beginning() -> bool:
+    """Until none begins by itself any more: it listens then, or has failed. Whether one did.
 
     Raises: RuntimeFailure.
     """
@@ -133,3 +144,5 @@ def _await_beginning() -> None:
                 poll.register(claim, select.POLLIN)
                 if not poll.poll(BEGIN_S * 1000):
                     raise RuntimeFailure("a zygote has begun, and does not listen yet")
+                return True
+    return False

@@ -54,7 +54,7 @@ def listening(fd: int | None = None) -> Iterator[socket.socket]:
     """The socket: systemd's, or one that is removed in the end: that of the zygote before (`fd`),
     or made here. Raises: RuntimeFailure if somebody listens there.
     """
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+    if is_given():
         yield socket.socket(fileno=LISTEN_FD)
         return
     path = place.socket_path()
@@ -92,6 +92,52 @@ def _bound(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def is_given() -> bool:
+    """Whether systemd has opened the socket, so that somebody may be there already."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1"
+
+
+def refuse(listener_fd: int) -> socket.socket:
+    """Until `answer`, to which this is given, another process ends each connection: who asks goes
+    on alone, for importing takes longer than a start. It ends with this one, too.
+
+    Preconditions: one thread, which waits for no child. Raises: OSError.
+    """
+    ours, theirs = socket.socketpair()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with theirs:
+        if not os.fork():
+            try:
+                _refuse(listener_fd, theirs)
+            finally:
+                os._exit(0)
+    return ours
+
+
+def _refuse(listener_fd: int, over: socket.socket) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    host.close_all_but({0, 1, 2, listener_fd, over.fileno()})
+    listener = socket.socket(fileno=listener_fd)
+    poll = select.poll()
+    for sock in (listener, over):
+        poll.register(sock, select.POLLIN)
+    while over.fileno() not in dict(poll.poll()):
+        try:
+            listener.accept()[0].close()
+        except (BlockingIOError, ConnectionError):
+            continue
+        except OSError:  # no descriptor is left
+            time.sleep(AGAIN_S)
+
+
+def answer(refusing: socket.socket) -> None:
+    """Who asks from now on is this process's."""
+    with refusing:
+        refusing.shutdown(socket.SHUT_WR)
+        refusing.recv(1)  # it has ended
 
 
 def is_heard(path: str) -> bool:
@@ -184,5 +230,9 @@ def _claim() -> list[str]:
 def _replace(listener: socket.socket, idle_s: int, claim: list[str]) -> NoReturn:
     """By what is on disk now; its pid stays, and so does the socket."""
     listener.set_inheritable(True)
-    given = (f"--listener={listener.fileno()}", f"--idle={idle_s}", *claim)
+    given = [f"--listener={listener.fileno()}", f"--idle={idle_s}", *claim]
+    with suppress(OSError):  # no process is left: who asks waits
+        refusing = refuse(listener.fileno())
+        refusing.set_inheritable(True)
+        given.append(f"--refusing={refusing.fileno()}")
     os.execve(sys.executable, [*beginning.COMMAND, *given], beginning.environment())

@@ -90,6 +90,11 @@ class Gofers:
         if session in self._all:
             self._all[session].users.add(container)
 
+    def users(self, session: Session) -> list[Container]:
+        """Who has something of that, also of those that come."""
+        gofer = self._all.get(session)
+        return [] if gofer is None else list(gofer.users)
+
     def leave(self, container: Container) -> None:
         """It has ended, and needs none of them."""
         for session, gofer in list(self._all.items()):
@@ -134,16 +139,22 @@ class RunningTrees:
             await self._replace(older, found)
         return found
 
-    async def _replace(self, older: FileSystem, newer: GoferFileSystem) -> None:
+    def _having(self, fs: GoferFileSystem) -> list[Container]:
+        """Who may have a mount of it: those that are there, and those that come and have got it."""
+        there = [self._kernel.container, *self._kernel.further]
+        coming = [each for each in self._gofers.users(fs.session) if each not in there]
+        return [*there, *(each for each in coming if hasattr(each, "ns"))]
+
+    async def _replace(self, older: GoferFileSystem, newer: GoferFileSystem) -> None:
         """Who has a place to read alone gets the file system that others write to on top of that,
         to read: whoever looks from now on is in the same one. What is open stays, and so does a
         mount that has others below it, which would be hidden.
         """
         kernel = self._kernel
-        for container in (kernel.container, *kernel.further):
+        for container in self._having(older):
             mounts = container.ns.mounts.mounts
             async with mounts.lock:
-                if container is not kernel.container and container not in kernel.further:
+                if container not in self._having(older):
                     continue  # it has ended meanwhile
                 for mount in [each for each in mounts if _is_bare(each, older)]:
                     above = kernel.vfs.new_mount(newer, mount.flags)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from sentry.platform.memory import Exhausted
 from sentry.state.loading import Loading
 from sentry.state.pages import Damaged
 from sentry.state.rights import Rights
+from sentry.suppress import suppress
 from sentry.vfs.location import Location
 
 if TYPE_CHECKING:

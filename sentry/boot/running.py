@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from sentry.control.descriptors import close_all
@@ -12,6 +11,7 @@ from sentry.control.operations import Operations
 from sentry.control.oversight import Shared
 from sentry.control.server import ControlServer
 from sentry.kernel.device_filters import removed
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

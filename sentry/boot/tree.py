@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -29,6 +28,7 @@ from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel import namespaces
 from sentry.mm.buffers import KernelSource
+from sentry.suppress import suppress
 from sentry.vfs.attributes import chown_location
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.fd_table import FdTable
@@ -258,7 +258,8 @@ async def make_mount(starter: Starter, entry: MountConfig, exports: Trees) -> Mo
     """One entry of `mounts`; a tmpfs can be written until all is made: finalizeRootfs() of runc."""
     vfs = starter.kernel.vfs
     if entry.attachment is not None:
-        fs = await exports.mounted(entry)
+        place = await mount_point(starter, entry.destination, entry.is_file)
+        fs = await exports.mounted(entry)  # which others may replace where it is mounted
         if entry.overlay:
             fs = _under(vfs, fs, entry.overlay, entry.overlay_size)
     else:
@@ -266,7 +267,7 @@ async def make_mount(starter: Starter, entry: MountConfig, exports: Trees) -> Mo
             entry = await with_mode(starter, entry)
             entry = msgspec.structs.replace(entry, flags=entry.flags & ~MS_RDONLY)
         fs = await make_file_system(starter, entry)
-    place = await mount_point(starter, entry.destination, entry.is_file)
+        place = await mount_point(starter, entry.destination, entry.is_file)
     if entry.copy_up and isinstance(root := fs.root, TmpDirectory):
         from sentry.boot.tmpcopyup import copy_tree  # noqa: PLC0415  few mounts ask for it
 

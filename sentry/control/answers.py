@@ -7,11 +7,8 @@ from typing import Annotated
 
 import msgspec
 
-from sentry.config import PolicyConfig
-from sentry.faults import MAX_RULES, InjectState
+from sentry.control.orders import Decided, Number
 
-Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-"""Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
 FilePath = Annotated[bytes, msgspec.Meta(max_length=8192)]
 """The same of a path, or a link's text: PATH_MAX, and a name behind it. Many are collected."""
 
@@ -293,16 +290,6 @@ class Procfs(msgspec.Struct, omit_defaults=True, frozen=True):
 
     processes: list[ProcfsProcess] = []
     more: bool = False
-
-
-class Decided(msgspec.Struct, omit_defaults=True, frozen=True):
-    """What the owner of a sandbox has decided about it, whatever its programs do."""
-
-    policy: PolicyConfig | None = None
-    """None: nobody decides on system calls."""
-    injected: Annotated[tuple[InjectState, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
-    egress: str | None = None
-    """A policy; None: nobody judges what leaves."""
 
 
 class Made(msgspec.Struct, frozen=True):

@@ -10,13 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sentry.control import descriptors
-from sentry.control.answers import Packets, PolicyTold
 from sentry.control.protocol import MAX_ANSWER, Event, LineBuffer, Reply, Request, decode, encode
 from sentry.errors import Errno
 
 if TYPE_CHECKING:
     from sentry.config import JobUse
-    from sentry.control.answers import ClockState
+    from sentry.control.answers import ClockState, Packets, PolicyTold
     from sentry.control.controlled import Looking, Running, Waiting
     from sentry.control.server import ControlServer
 

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from sentry.config import FurtherConfig
     from sentry.control.answers import (
         ClockState,
-        Decided,
         EgressState,
         Packets,
         PolicyTold,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from sentry.control.connection import Connection
     from sentry.control.orders import (
         ClockOrder,
+        Decided,
         ExecProcess,
         FileOrder,
         ForkOrder,

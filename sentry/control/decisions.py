@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from sentry.config import PolicyConfig
-from sentry.control.answers import Decided
+from sentry.control.orders import Decided
 from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:

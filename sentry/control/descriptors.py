@@ -12,11 +12,11 @@ import os
 import socket
 import stat
 from collections.abc import Iterable
-from contextlib import suppress
 
 from sentry.abi.fcntl import O_PATH
 from sentry.errors import EINVAL, Errno
 from sentry.net.host import calls
+from sentry.suppress import suppress
 
 MAX_DESCRIPTORS = 253
 """SCM_MAX_FD: what the host sends in one message."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sentry.control.answers import Cost
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentry.control.answers import Cost
 
 
 class Meter:
@@ -22,4 +25,6 @@ class Meter:
 
     def cost(self) -> Cost:
         """As the command line gets it."""
+        from sentry.control.answers import Cost  # noqa: PLC0415  few ask
+
         return Cost(self.count, self.total_ns, self.longest_ns)

@@ -9,9 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.signal import SIGKILL
-from sentry.control.answers import ProcessInfo, Stats
 from sentry.control.descriptors import close_all
-from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.orders import ExecProcess, FileOrder, ForkOrder
 from sentry.control.oversight import Bringing, Oversight, Shared, Told
 from sentry.control.processes import describe
@@ -25,7 +23,9 @@ from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from sentry.config import ContainerConfig, FurtherConfig
+    from sentry.control.answers import ProcessInfo, Stats
     from sentry.control.checkpointing import Checkpointing
+    from sentry.control.execution import Client, Execution
     from sentry.control.files import Filing
     from sentry.control.forwarding import Forward
     from sentry.control.orders import ServeOrder
@@ -159,6 +159,13 @@ class Operations(Oversight):
 
         Its end, and why it did not start, `client` hears later.
         """
+        from sentry.control.execution import (  # noqa: PLC0415  many containers have none
+            PAUSED,
+            STOPPED,
+            Execution,
+            merge,
+        )
+
         init = self._container.init
         try:
             if init is None or not init.tasks or init.exiting:
@@ -370,22 +377,24 @@ class Operations(Oversight):
     def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
         """Tell all processes, zombies too, by pid."""
 
-        def described() -> Steps[list[ProcessInfo]]:
-            now_ns, found = self._kernel.clock.now_ns(), []
-            for group in self._processes():
-                found.append(describe(group, self._container.pids, now_ns))
-                yield
-            return found
-
         def done(found: list[ProcessInfo] | None, error: BaseException | None) -> None:
             if error is not None:
                 self._kernel.log.bug("ps", error)
             told(found or [])
 
-        self._kernel.loop.spawn(driven(described()), "ps", done)
+        self._kernel.loop.spawn(driven(self._described()), "ps", done)
+
+    def _described(self) -> Steps[list[ProcessInfo]]:
+        now_ns, found = self._kernel.clock.now_ns(), []
+        for group in self._processes():
+            found.append(describe(group, self._container.pids, now_ns))
+            yield
+        return found
 
     def control_stats(self) -> Stats:
         """Times of the living, and of who is gone."""
+        from sentry.control.answers import Stats  # noqa: PLC0415  few ask
+
         container = self._container
         user_ns, system_ns = container.cgroup.gone_user_ns, container.cgroup.gone_sys_ns
         tasks = 0

@@ -16,9 +16,10 @@ from sentry.config import (
     Rlimit,
     SchedulerConfig,
 )
-from sentry.control.answers import Decided, Number
-from sentry.faults import MAX_RULES, InjectRule
+from sentry.faults import MAX_RULES, InjectRule, InjectState
 
+Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
 Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 """A user or a group."""
 Ns = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
@@ -100,6 +101,16 @@ class FileOrder(msgspec.Struct, omit_defaults=True, frozen=True):
     """stat: where a link leads to."""
     append: bool = False
     """write: what is there stays."""
+
+
+class Decided(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What the owner of a sandbox has decided about it, whatever its programs do."""
+
+    policy: PolicyConfig | None = None
+    """None: nobody decides on system calls."""
+    injected: Annotated[tuple[InjectState, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
+    egress: str | None = None
+    """A policy; None: nobody judges what leaves."""
 
 
 class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sentry.config import FurtherConfig
     from sentry.control.answers import (
         ClockState,
-        Decided,
         EgressState,
         Packets,
         PolicyTold,
@@ -32,7 +31,14 @@ if TYPE_CHECKING:
     )
     from sentry.control.egress import DenialWait
     from sentry.control.observing import Observing
-    from sentry.control.orders import ClockOrder, ForkOrder, InjectOrder, PolicyOrder, Trace
+    from sentry.control.orders import (
+        ClockOrder,
+        Decided,
+        ForkOrder,
+        InjectOrder,
+        PolicyOrder,
+        Trace,
+    )
     from sentry.control.packets import Capture
     from sentry.control.policies import QuestionWait
     from sentry.control.profile import Profiler

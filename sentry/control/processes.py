@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.control.answers import ProcessInfo
-
 if TYPE_CHECKING:
+    from sentry.control.answers import ProcessInfo
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
@@ -17,6 +16,8 @@ COMMAND_SIZE = 512
 
 def describe(group: ThreadGroup, pids: PidNamespace, now_ns: int) -> ProcessInfo:
     """Of a process, alive or not yet waited for, by its numbers in a PID namespace."""
+    from sentry.control.answers import ProcessInfo  # noqa: PLC0415  few ask
+
     task = group.tasks[0] if group.tasks else None
     state = "Z" if task is None else "T" if group.stopping else "S" if task.fiber else "R"
     usage = group.usage()

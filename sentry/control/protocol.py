@@ -7,39 +7,41 @@ started the sandbox the Sentry also sends `Event`s of its own accord. What they 
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
 from sentry.config import EgressConfig, FurtherConfig, JobUse, TraceSession
-from sentry.control.answers import (
-    ClockState,
-    Decided,
-    EgressState,
-    FileEntry,
-    Made,
-    Number,
-    Packets,
-    PolicyTold,
-    ProcessInfo,
-    Procfs,
-    Profile,
-    Said,
-    Stacks,
-    Stats,
-    TraceState,
-)
 from sentry.control.orders import (
     ClockOrder,
+    Decided,
     ExecProcess,
     FileOrder,
     ForkOrder,
     InjectOrder,
+    Number,
     PolicyOrder,
     ServeOrder,
     Trace,
 )
 from sentry.faults import InjectState
+
+if TYPE_CHECKING:
+    from sentry.control.answers import (
+        ClockState,
+        EgressState,
+        FileEntry,
+        Made,
+        Packets,
+        PolicyTold,
+        ProcessInfo,
+        Procfs,
+        Profile,
+        Said,
+        Stacks,
+        Stats,
+        TraceState,
+    )
 
 WaitStatus = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 """As wait(2) has it."""
@@ -204,10 +206,22 @@ def encode(message: Request | Reply | Event) -> bytes:
 
 def decode(line: bytes, kind: type[T]) -> T:
     """Raises: ValueError if the line is no such message."""
+    if kind is Reply:
+        _know_answers()
     try:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"no {kind.__name__}: {error}") from None
+
+
+def _know_answers() -> None:
+    """What is in a `Reply`: where nobody reads one, and so in a sandbox, it is 0.1 MiB for nothing.
+    msgspec looks for its types among the names of this module."""
+    from sentry.control import answers  # noqa: PLC0415  see above
+
+    for name, each in vars(answers).items():
+        if isinstance(each, type):
+            globals().setdefault(name, each)
 
 
 class LineBuffer:

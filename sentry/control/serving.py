@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sentry.abi.fcntl import AT_FDCWD
@@ -26,6 +25,7 @@ from sentry.fs.gofer import arrival  # noqa: F401  what is served needs it
 from sentry.fs.served import device, filesystem, proc
 from sentry.fs.served.session import ServedSession
 from sentry.net.host import calls
+from sentry.suppress import suppress
 from sentry.vfs import mounting, names, unmounting
 from sentry.vfs.mount import top
 from sentry.vfs.walk import resolve

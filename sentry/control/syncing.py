@@ -7,11 +7,11 @@ mounts a part of it: what is done from then on is there at once.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sentry.control.outside import beside_init
 from sentry.errors import Errno
+from sentry.suppress import suppress
 from sentry.wait.again import again
 
 if TYPE_CHECKING:

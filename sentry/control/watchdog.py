@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry import log
 from sentry.abi.layout import Record
-from sentry.control.answers import Cost
 from sentry.control.meter import Meter
 from sentry.control.standstill import Standstill
 from sentry.kernel.task import Task
@@ -28,6 +27,7 @@ from sentry.syscalls.registry import NUMBERS
 from sentry.wait.fiber import Fiber
 
 if TYPE_CHECKING:
+    from sentry.control.answers import Cost
     from sentry.loop import Loop
     from sentry.policy.guard import Guard
 

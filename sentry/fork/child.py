@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from msgspec.structs import replace
@@ -23,6 +22,7 @@ from sentry.control.protocol import Event, encode
 from sentry.fork.notice import tell_programs
 from sentry.kernel import pause
 from sentry.platform.host_io import THREADS
+from sentry.suppress import suppress
 from sentry.uuids import random_uuid
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ import os
 import select
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.signal import SIGKILL
 from sentry.abi.socket import MSG_NOSIGNAL, SO_PEERCRED, SOL_SOCKET, UCRED
 from sentry.control import descriptors
 from sentry.control.protocol import Reply, Request, decode, encode
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     import socket

@@ -7,7 +7,6 @@ above. A file system that gets full stops it until there is room again.
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -15,6 +14,7 @@ from msgspec import Struct
 from sentry.abi.acct import ACORE, AFORK, AXSIG
 from sentry.errors import Errno
 from sentry.kernel.accounting_file import Accounting
+from sentry.suppress import suppress
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted
 
@@ -66,28 +66,16 @@ class End(Struct, frozen=True):
 def process_ends(task: Task, status: int, size_kib: int) -> None:
     """The last thread of a process has ended: acct_process()."""
     kernel, group, usage = task.kernel, task.group, task.group.usage()
-    if not _recorded(group.pids):
-        return
     flags = 0 if group.has_execed else AFORK
     flags |= (ACORE if status & 0x80 else 0) | (AXSIG if status & 0x7F else 0)
     end = End(flags, status, (
         usage.user_ns // TICK_NS, usage.sys_ns // TICK_NS, size_kib, 0, 0, usage.minflt,
         usage.majflt, 0,
     ))  # fmt: skip
-    for pids in _recorded(group.pids):
+    for pids in group.pids.recorded():
         accounting = pids.accounting
         if accounting is not None:
             _append(kernel, accounting, make_record(task, pids, accounting.creds, end))
-
-
-def _recorded(pids: PidNamespace | None) -> list[PidNamespace]:
-    """The namespaces, this one and those above, in which it is on."""
-    found = []
-    while pids is not None:
-        if pids.accounting is not None:
-            found.append(pids)
-        pids = pids.parent
-    return found
 
 
 def _append(kernel: Kernel, accounting: Accounting, record: bytes) -> None:

@@ -6,9 +6,9 @@ been reached, which is when all threads that may run do so; then the clocks are 
 
 from __future__ import annotations
 
+from _heapq import heappop, heappush
 from collections import deque
 from collections.abc import Callable, Hashable
-from heapq import heappop, heappush
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 

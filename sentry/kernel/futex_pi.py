@@ -8,7 +8,6 @@ has nothing to pass on. An unlock hands the lock to the first waiter before that
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ from sentry.errors import EAGAIN, EDEADLK, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDO
 from sentry.kernel import futex
 from sentry.kernel.futex_table import Holder, PiState, Waiter
 from sentry.mm.errors import NeedsFault
+from sentry.suppress import suppress
 from sentry.wait.fiber import Fiber, Interrupted, RestartNoIntr, TimedOut
 from sentry.wait.sleep import Sleep
 from sentry.wait.steps import in_steps

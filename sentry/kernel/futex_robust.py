@@ -6,7 +6,6 @@ followed, and the first bad address ends the walk (exit_robust_list, kernel/fute
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +19,7 @@ from sentry.abi.futex import (
 from sentry.errors import Errno
 from sentry.kernel import futex_pi
 from sentry.mm.errors import NeedsFault, NeedsPage
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -119,12 +119,22 @@ class FutexTable:
         return woken
 
     def _pieces(self, key: Hashable, most: int | None) -> Iterator[list[Waiter]]:
-        """Of the first that wait there now, MANY at a time, those who still do."""
-        waiting = deque(islice(self.queues.get(key, ()), most))
-        while waiting:
-            some = [waiting.popleft() for _ in range(min(MANY, len(waiting)))]
-            queue = self.queues.get(key, {})
-            yield [waiter for waiter in some if waiter in queue]
+        """Of the first that wait there now, MANY at a time, those who still do; and for those who
+        do not any more (a time-out, a signal) as many others.
+
+        Preconditions: where there is a `most`, who was given is taken out before the next piece.
+        """
+        missing = most
+        while missing is None or missing:
+            waiting = deque(islice(self.queues.get(key, ()), missing))
+            missing = 0
+            while waiting:
+                some = [waiting.popleft() for _ in range(min(MANY, len(waiting)))]
+                queue = self.queues.get(key, {})
+                still = [waiter for waiter in some if waiter in queue]
+                if most is not None:
+                    missing += len(some) - len(still)
+                yield still
 
     def _wake(self, key: Hashable, among: Iterable[Waiter], count: int, bitset: int) -> int:
         woken: list[Waiter] = []
@@ -153,10 +163,12 @@ class FutexTable:
 
     def requeue(self, source: Hashable, target: Hashable, wake: int, move: int) -> Steps[int]:
         """Wake `wake` waiters of one key and move `move` more to another; the sum."""
-        done = 0
-        for some in self._pieces(source, wake + move):
-            done += self._requeue(source, target, some, max(wake - done, 0))
+        done, most = 0, wake + move
+        for some in self._pieces(source, None if source == target else most):
+            done += self._requeue(source, target, some[: most - done], max(wake - done, 0))
             yield
+            if done >= most:
+                break
         return done
 
     def _requeue(self, source: Hashable, target: Hashable, some: list[Waiter], wake: int) -> int:

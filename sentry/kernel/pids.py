@@ -100,6 +100,16 @@ class PidNamespace:
             at = at.parent
         return at is self
 
+    def recorded(self) -> list[PidNamespace]:
+        """This namespace and those above, as far as the ends of their processes are recorded."""
+        found: list[PidNamespace] = []
+        at: PidNamespace | None = self
+        while at is not None:
+            if at.accounting is not None:
+                found.append(at)
+            at = at.parent
+        return found
+
     # --- looking up
 
     def task(self, number: int) -> Task | None:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.auth.userns import NamespaceCounts
 from sentry.fs.gofer.trees import SharedTrees
-from sentry.fs.served.proc import ServedTexts
-from sentry.fs.served.session import Served
+from sentry.fs.served.known import Served, ServedTexts
 from sentry.kernel.device_filters import Programs
 from sentry.kernel.signals import Quota
 from sentry.uuids import random_uuid

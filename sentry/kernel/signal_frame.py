@@ -12,7 +12,6 @@ one is taken apart there. Where it lies, and what is wrong with others, is decid
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import processor as cpu
@@ -30,6 +29,7 @@ from sentry.errors import EFAULT, EINVAL, ENOMEM, EPERM
 from sentry.kernel import altstack
 from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import Reg, SignalFrame
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import Action, SigInfo

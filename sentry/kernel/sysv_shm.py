@@ -7,7 +7,6 @@ mappings hold: their number is shm_nattch, whatever fork, mprotect and munmap ma
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_IPC_LOCK
@@ -45,6 +44,7 @@ from sentry.kernel.sysv_ids import (
 )
 from sentry.mm.mapping import mmap
 from sentry.platform.constants import PAGE_SIZE
+from sentry.suppress import suppress
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.interface import Owner
 from sentry.vfs.location import Location

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -60,6 +59,7 @@ from sentry.mm.errors import NeedsFault
 from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import Reg
 from sentry.platform.memory import Exhausted
+from sentry.suppress import suppress
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sentry.abi.signal import (
@@ -19,7 +18,6 @@ from sentry.abi.signal import (
 from sentry.auth.credentials import Credentials
 from sentry.errors import EAGAIN, Errno
 from sentry.kernel import (
-    accounting,
     futex,
     futex_robust,
     namespaces,
@@ -29,6 +27,7 @@ from sentry.kernel import (
     task_stops,
 )
 from sentry.mm.errors import NeedsFault, NeedsPage
+from sentry.suppress import suppress
 from sentry.wait.again import again
 from sentry.wait.fiber import Mode
 from sentry.wait.steps import Pace, Steps, driven
@@ -104,7 +103,10 @@ async def _leave(task: Task) -> None:
     if group.tasks:
         _hand_children_on(task)
     else:
-        accounting.process_ends(task, status_of(task), size_kib)
+        if group.pids.recorded():
+            from sentry.kernel import accounting  # noqa: PLC0415  few are
+
+            accounting.process_ends(task, status_of(task), size_kib)
         await driven(_last_thread_gone(group))
 
 
@@ -238,7 +240,10 @@ def _end_namespace(pids: PidNamespace) -> Steps[bool]:
     pids.ended = True
     init = pids.init
     assert init is not None and init.leader is not None
-    accounting.turn_off(init.leader)  # and nobody turns it on any more
+    if pids.accounting is not None:
+        from sentry.kernel import accounting  # noqa: PLC0415  few are
+
+        accounting.turn_off(init.leader)  # and nobody turns it on any more
     yield from _kill_all(lambda: (group for group in pids.members() if group is not init))
     pids.lingers = pids.has_others(init)
     return not pids.lingers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -12,6 +11,7 @@ from sentry.errors import ENOMEM
 from sentry.mm.errors import NeedsFault
 from sentry.mm.ramfile import Mapper, lost_by_all
 from sentry.platform.windows import MAX_TAKEN, WindowRange, Windows
+from sentry.suppress import suppress
 from sentry.wait.steps import Steps, WaitingSteps, at_once, driven
 
 WHOLE_FILE: Final = 16 << 20

@@ -232,7 +232,10 @@ class UserSource(UserBuffer):
     __slots__ = ()
 
     def get(self, n: int) -> bytes:
-        """Consume up to `n` bytes. Raises: EFAULT (unmapped since the check)."""
+        """Consume up to `n` bytes.
+
+        Raises: EFAULT (unmapped since the check); NeedsFault, and none of them is consumed.
+        """
         segments = self._segments
         if n <= self.count and len(segments) == 1:  # the common case, without `_next`
             addr = segments[0][0] + self._inside
@@ -242,8 +245,13 @@ class UserSource(UserBuffer):
             self._inside += n
             self.count -= n
             return data
+        before = self._index, self._inside, self.count
         pieces = self._pieces(min(n, self.count))
-        return b"".join([self._mm.read(addr, length) for addr, length in pieces])
+        try:
+            return b"".join([self._mm.read(addr, length) for addr, length in pieces])
+        except NeedsFault:
+            self._index, self._inside, self.count = before
+            raise
 
     def peek(self, n: int) -> bytes:
         """The next bytes, not consumed. Raises: EFAULT."""

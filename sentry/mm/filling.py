@@ -1,8 +1,8 @@
 """Page-table entries made ahead, so that programs take few faults.
 
-Anonymous memory is filled when it is mapped; huge and MAP_NORESERVE mappings by 2 MiB on a fault,
-thread stacks from their top. Files are mapped ahead up to 16 MiB and around a fault. Private pages
-of files are mapped read-only and copied on a store.
+Anonymous memory is filled when it is mapped, as far as one step goes; huge and MAP_NORESERVE
+mappings by 2 MiB on a fault, thread stacks from their top. Files are mapped ahead up to 16 MiB and
+around a fault. Private pages of files are mapped read-only and copied on a store.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from sentry.mm.errors import BusError, NeedsFault, NeedsPage
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.constants import BLOCK_SIZE
+from sentry.wait.steps import Pace
 
 FILL_AT_ONCE: Final = 256 << 20
+FILL_PIECE: Final = 8 << 20
 FILE_AT_ONCE: Final = 16 << 20
 STACK_CHUNK: Final = 128 << 10
 NEW_STACK: Final = 20 << 10
@@ -50,7 +52,13 @@ def _fill_new_anonymous(amap: AddressMap, vma: Vma, start: int, end: int) -> Non
         return
     if vma.flags & VmFlag.STACK:
         start = max(start, end - NEW_STACK)
-    amap.space.map_anonymous(start, (end - start) >> 12, vma.prot)
+    pace = Pace() if end - start > FILL_PIECE else None
+    while True:  # frames that others had are zeroed
+        stop = min(end, (start | (FILL_PIECE - 1)) + 1) if pace is not None else end
+        amap.space.map_anonymous(start, (stop - start) >> 12, vma.prot)
+        start = stop
+        if start == end or (pace is not None and pace.over):
+            return
 
 
 def fill_around(amap: AddressMap, vma: Vma, page: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+from _heapq import heapify, heappop, heappush
 from typing import Final, Generic, TypeVar
 
 K = TypeVar("K")
@@ -34,10 +34,10 @@ class Deadlines(Generic[K]):
         """It is due then, and no more when it was before."""
         self._turn += 1
         self._at[key] = deadline_ns, self._turn
-        heapq.heappush(self._heap, (deadline_ns, self._turn, key))
+        heappush(self._heap, (deadline_ns, self._turn, key))
         if len(self._heap) > 2 * len(self._at) + SPARE:
             self._heap = [(*place, each) for each, place in self._at.items()]
-            heapq.heapify(self._heap)
+            heapify(self._heap)
 
     def drop(self, key: K) -> None:
         """It is not due any more, if it was."""
@@ -49,7 +49,7 @@ class Deadlines(Generic[K]):
             deadline_ns, turn, key = self._heap[0]
             if self._at.get(key) == (deadline_ns, turn):
                 return deadline_ns
-            heapq.heappop(self._heap)
+            heappop(self._heap)
         return None
 
     def take_due(self, now_ns: int) -> K | None:
@@ -57,6 +57,6 @@ class Deadlines(Generic[K]):
         first_ns = self.first_ns()
         if first_ns is None or first_ns > now_ns:
             return None
-        key = heapq.heappop(self._heap)[2]
+        key = heappop(self._heap)[2]
         del self._at[key]
         return key

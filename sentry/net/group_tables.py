@@ -32,7 +32,7 @@ LOADED, NOREPORT = 4, 8
 def igmp(stack: Stack) -> Iterator[str]:
     """igmp_mc_seq_show(): the newest first."""
     members = yield from _members(stack)
-    for link in stack.interfaces:
+    for link in stack.interfaces.those_still_there():
         groups = _of4(link, members)
         if groups:
             yield f"{link.index}\t{link.name:<10}: {len(groups):5} {'V3':>7}\n"
@@ -43,7 +43,7 @@ def igmp(stack: Stack) -> Iterator[str]:
 def igmp6(stack: Stack) -> Iterator[str]:
     """igmp6_mc_seq_show(): the newest first."""
     members = yield from _members(stack)
-    for link in stack.interfaces:
+    for link in stack.interfaces.those_still_there():
         for ip, users in reversed(_of6(link, members).items()):
             flags = LOADED if _is_heard(ip) else 0
             flags |= NOREPORT if ip == ALL_NODES or not flags else 0
@@ -53,7 +53,7 @@ def igmp6(stack: Stack) -> Iterator[str]:
 def dev_mcast(stack: Stack) -> Iterator[str]:
     """dev_mc_seq_show(): addresses of Ethernet that a card takes in for its groups."""
     members = yield from _members(stack)
-    for link in stack.interfaces:
+    for link in stack.interfaces.those_still_there():
         if link.kind != ARPHRD_ETHER:
             continue
         taken = Counter(b"\x33\x33" + ip[12:] for ip in _of6(link, members) if _is_heard(ip))

@@ -267,6 +267,12 @@ class Interfaces:
     def __iter__(self) -> Iterator[Interface]:
         return iter([self._by_index[i] for i in sorted(self._by_index)])
 
+    def those_still_there(self) -> Iterator[Interface]:
+        """All by index, for who tells of them in pieces: without those that go meanwhile."""
+        for index in sorted(self._by_index):
+            if (found := self._by_index.get(index)) is not None:
+                yield found
+
     @property
     def loopback(self) -> Interface:
         """It is always there."""

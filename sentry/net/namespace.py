@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sentry.errors import Errno
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace

@@ -46,6 +46,7 @@ from sentry.abi.socket import (
 from sentry.errors import (
     EAGAIN,
     EBUSY,
+    EFAULT,
     EINVAL,
     EMSGSIZE,
     ENETDOWN,
@@ -455,11 +456,12 @@ class PacketSocket(Socket):
         frame = self.frames[0]
         data = self._seen(frame)
         taken = min(len(data), dest.count)
-        if not flags & MSG_PEEK:
-            self.frames.popleft()
-            self._charged -= len(frame.data) + OVERHEAD
-            note(self, frame.stamp_ns)
-        dest.put(data[:taken])
+        try:
+            dest.put(data[:taken])
+        except EFAULT:  # it is lost, as in Linux
+            self._take(frame, flags)
+            raise
+        self._take(frame, flags)
         records = stamps(self, frame.stamp_ns)
         if frame.dropped:
             records.append((SOL_SOCKET, SO_RXQ_OVFL, struct.pack("<I", frame.dropped)))
@@ -472,6 +474,12 @@ class PacketSocket(Socket):
             MSG_TRUNC if taken < len(data) else 0,
             Ancillary(records=records) if records else None,
         )
+
+    def _take(self, frame: Frame, flags: int) -> None:
+        if not flags & MSG_PEEK:
+            self.frames.popleft()
+            self._charged -= len(frame.data) + OVERHEAD
+            note(self, frame.stamp_ns)
 
     def _sender(self, frame: Frame) -> bytes:
         link = self._link(frame.index)

@@ -19,11 +19,14 @@ from sentry.errors import (
     Errno,
 )
 from sentry.net.message import Ancillary, Received
-from sentry.wait.fiber import Fiber, Interrupted, TimedOut
-from sentry.wait.queue import Entry
+from sentry.wait.again import NotNow
+from sentry.wait.fiber import Clock, Done, Fiber, Interrupted, TimedOut
+from sentry.wait.queue import Entry, WaitQueue
 from sentry.wait.sleep import Retry, Sleep, never
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.net.socket import Socket
     from sentry.vfs.file import Caller, Dest, Source
 
@@ -33,10 +36,12 @@ BROKEN: Final = (ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT)
 """What a connection ends of, and tells once."""
 
 
-def tell_later(sock: Socket, error: BaseException) -> None:
-    """A call that has done a part does not tell what has ended it; the next one does. In AF_UNIX
-    nobody does: unix_stream_read_generic()."""
-    if isinstance(error, BROKEN) and sock.family != AF_UNIX:
+def tell_later(sock: Socket, error: BaseException, pending: int) -> None:
+    """A call that has done a part does not tell what has ended it; the next one does, and of what
+    was pending also SO_ERROR. In AF_UNIX nobody does: unix_stream_read_generic()."""
+    if sock.family == AF_UNIX or not isinstance(error, Errno):
+        return
+    if isinstance(error, BROKEN) or error.number == pending:
         sock.so_error = error.number
 
 
@@ -49,19 +54,48 @@ def deadline_of(caller: Caller, timeout_ns: int | None) -> int | None:
 class SocketSleep(Retry):
     """Until a socket is ready, or its time-out."""
 
-    __slots__ = ()
+    __slots__ = ("_untried",)
+
+    def __init__(
+        self,
+        attempt: Callable[[], Any],
+        queue: WaitQueue,
+        events: int,
+        sock: Socket,
+        *,
+        deadline_ns: int | None,
+    ) -> None:
+        super().__init__(attempt, queue, events, sock, deadline_ns=deadline_ns)
+        self._untried = False
+
+    def begin(self, clock: Clock, name: object, done: Done) -> None:
+        """Go to sleep, or try first."""
+        super().begin(clock, name, done)
+        if self._untried:
+            self.wake()
 
     def now_or_later(self) -> Any:
-        """The result, or the sleep itself if it needs one."""
+        """The result, or the sleep itself if it needs one, or a page that has to be fetched: what
+        was done before that is not done again."""
         try:
             return self.attempt()
         except EAGAIN:
             return self
-        except Errno as error:
-            return self.failed(error)
+        except NotNow:
+            self._untried = True
+            return self
+        except Errno as error:  # raised from here it would be in a circle with `failed`
+            if (part := self.part_before(error)) is None:
+                raise
+            return part
+
+    def part_before(self, error: BaseException) -> Any:
+        """What was done before an error, and counts; None: nothing."""
 
     def failed(self, error: BaseException) -> Any:
-        """A time-out is EAGAIN, and makes a signal EINTR: signal(7)."""
+        """What was done counts. Else a time-out is EAGAIN, and makes a signal EINTR: signal(7)."""
+        if (part := self.part_before(error)) is not None:
+            return part
         if isinstance(error, TimedOut):
             raise EAGAIN("timed out")
         if isinstance(error, Interrupted) and self.deadline_ns is not None:
@@ -72,7 +106,7 @@ class SocketSleep(Retry):
 class ReceiveEnough(SocketSleep):
     """A stream's receive till so many bytes have come: MSG_WAITALL, SO_RCVLOWAT."""
 
-    __slots__ = ("_dest", "_enough", "_flags", "_sock", "_total")
+    __slots__ = ("_dest", "_enough", "_flags", "_pending", "_sock", "_total")
 
     def __init__(self, sock: Socket, caller: Caller, dest: Dest, flags: int, enough: int) -> None:
         deadline = deadline_of(caller, sock.rcvtimeo_ns)
@@ -82,11 +116,13 @@ class ReceiveEnough(SocketSleep):
         self._flags = flags
         self._enough = enough
         self._total = Received(0)
+        self._pending = 0
 
     def attempt(self) -> Received:
         """What there is, until it is enough. Raises: EAGAIN while it is not."""
         total, sock = self._total, self._sock
         while True:
+            self._pending = sock.so_error
             part = sock.receive_or_end(self._dest, self._flags)
             total.count += part.count
             total.address = total.address or part.address
@@ -97,21 +133,20 @@ class ReceiveEnough(SocketSleep):
             if not part.count or carries or total.count >= self._enough or sock.stops_here():
                 return total
 
-    def failed(self, error: BaseException) -> Received:
-        """What has come counts."""
+    def part_before(self, error: BaseException) -> Received | None:
+        """What has come."""
         if self._total.count and isinstance(error, Errno | Interrupted | TimedOut):
-            tell_later(self._sock, error)
+            tell_later(self._sock, error, self._pending)
             return self._total
-        result: Received = super().failed(error)
-        return result
+        return None
 
 
 class SendRest(SocketSleep):
     """What a send could not do at once; a stream goes on until all is sent."""
 
     __slots__ = (
-        "_ancillary", "_caller", "_flags", "_room", "_sent", "_sock", "_source", "_target",
-        "_told_of_room",
+        "_ancillary", "_caller", "_flags", "_pending", "_room", "_sent", "_sock", "_source",
+        "_target", "_told_of_room",
     )  # fmt: skip
 
     def __init__(
@@ -127,6 +162,7 @@ class SendRest(SocketSleep):
         self._flags = flags
         self._ancillary = ancillary
         self._sent = 0
+        self._pending = 0
         self._room = sock.room_of(target)
         self._told_of_room: Entry | None = None
 
@@ -152,6 +188,7 @@ class SendRest(SocketSleep):
         """As much as goes. Raises: EAGAIN while it is not all; each part has the whole time-out."""
         sock = self._sock
         while True:
+            self._pending = sock.so_error
             self._sent += sock.try_send(
                 self._caller, self._source, self._target, self._flags, self._ancillary
             )
@@ -160,12 +197,11 @@ class SendRest(SocketSleep):
             self._ancillary = None
             self.deadline_ns = deadline_of(self._caller, sock.sndtimeo_ns)
 
-    def failed(self, error: BaseException) -> int:
-        """What was sent counts."""
+    def part_before(self, error: BaseException) -> int | None:
+        """What was sent."""
         if self._sent and isinstance(error, Errno | Interrupted | TimedOut):
-            tell_later(self._sock, error)
+            tell_later(self._sock, error, self._pending)
             return self._sent
         if isinstance(error, EPIPE):
             self._sock.broken_pipe(self._caller, self._flags)
-        result: int = super().failed(error)
-        return result
+        return None

@@ -202,7 +202,7 @@ def _netlink_line(sock: NetlinkSocket) -> str:
 
 
 def _dev(stack: Stack) -> Lines:
-    for link in stack.interfaces:
+    for link in stack.interfaces.those_still_there():
         (packets, octets), (out, octets_out) = link.received, link.sent or link.received
         drops = f"{0:4} {0:4} {0:4} {0:5}"
         drops_out = f"{0:4} {link.dropped:4} {0:4} {0:5}"
@@ -261,7 +261,7 @@ def _route6(stack: Stack) -> Lines:
 
 
 def _addresses6(stack: Stack) -> Lines:
-    for link in stack.interfaces:
+    for link in stack.interfaces.those_still_there():
         for own in link.of_family(AF_INET6):
             scope = 0x10 if own.scope == 254 else 0x20 if own.scope == 253 else 0
             yield (

@@ -109,7 +109,13 @@ def _send_stream(
         size = min(source.count, sock.sndbuf // 2 - 64, MAX_SEGMENT)
         if flags & MSG_OOB and size == source.count and size > 1:
             size -= 1
-        segment = Segment(source.get(size), sock, creds, ancillary if not done else None)
+        try:
+            data = source.get(size)
+        except (EFAULT, NotNow):  # from its start the call would send the others again
+            if done:
+                return done
+            raise
+        segment = Segment(data, sock, creds, ancillary if not done else None)
         segment.urgent = bool(flags & MSG_OOB) and not source.count
         _deliver(sock, peer, segment)
         done += size

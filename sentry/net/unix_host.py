@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import struct
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -23,6 +22,7 @@ from sentry.mm.buffers import KernelSource
 from sentry.net.host import calls
 from sentry.net.sockfs import socket_location
 from sentry.net.unix import UnixSocket
+from sentry.suppress import suppress
 from sentry.wait.host_queue import HostQueue
 from sentry.wait.sleep import until
 

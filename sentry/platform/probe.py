@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from msgspec import Struct
 
@@ -66,16 +64,17 @@ def _enter_ring3(vcpu: VCPU, root: int, cr4: int) -> None:
     vcpu.set_special_registers(sregs)
 
 
-@contextmanager
-def _frames(count: int) -> Iterator[list[int]]:
+def _frames(count: int) -> list[int]:
     frames = [lib.frame_alloc() for _ in range(count)]
-    try:
-        if not all(frames):
-            raise MemoryError("no RAM for the probe")
-        yield frames
-    finally:
-        for frame in filter(None, frames):
-            lib.frame_put(frame)
+    if not all(frames):
+        _put(frames)
+        raise MemoryError("no RAM for the probe")
+    return frames
+
+
+def _put(frames: list[int]) -> None:
+    for frame in filter(None, frames):
+        lib.frame_put(frame)
 
 
 def _poke(frame: int, data: bytes) -> None:
@@ -110,7 +109,8 @@ class _Probe:
                 raise ProbeFailed(f"{program}: {other} at {self.vcpu.registers()['rip']:#x}")
 
     def quirks(self) -> Quirks:
-        with _frames(3) as (code, first, second):
+        frames = code, first, second = _frames(3)
+        try:
             _poke(code, self.stub.code)
             _poke(first, struct.pack("<Q", 1))
             _poke(second, struct.pack("<Q", 2))
@@ -126,6 +126,8 @@ class _Probe:
             after = self.run("probe_read", _DATA)["rax"]
             for address in (ENTRY_BASE, ENTRY_BASE + lib.ENTRY_PAGE_DOORBELL, _PROGRAM, _DATA):
                 lib.aspace_unmap_special(self.space, address)
+        finally:
+            _put(frames)
         if before != 1:
             raise ProbeFailed(f"the guest read {before} where 1 stands")
         return Quirks(ring == 3, after == before, min(self.costs_ns))

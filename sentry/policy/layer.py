@@ -8,7 +8,6 @@ out: an errno, the end of the process, a result, or the call once more with othe
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from sentry.policy.event import Event
 from sentry.policy.judge import Judge
 from sentry.policy.outside import Superseded
 from sentry.policy.verdicts import Allow, Change, Deny, Kill, Result, Verdict
+from sentry.suppress import suppress
 from sentry.syscalls.args import UserPath
 from sentry.wait.again import CURRENT, Call, NotNow, kept
 from sentry.wait.fiber import Killed

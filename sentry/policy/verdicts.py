@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from sentry.errors import BY_NUMBER, EPERM
+from sentry.errors import EPERM, numbers
 
-_NUMBERS: Final = {each.__name__: number for number, each in BY_NUMBER.items()}
+_NUMBERS: Final = numbers()
+_NAMES: Final = {number: name for name, number in _NUMBERS.items()}
 _ALIASES: Final = {"EWOULDBLOCK": "EAGAIN", "EDEADLOCK": "EDEADLK", "ENOTSUP": "EOPNOTSUPP"}
 
 
@@ -30,12 +31,12 @@ class Deny(Verdict, frozen=True):
 
     def __call__(self, errno: int | str) -> Deny:
         number = errno_of(errno) if isinstance(errno, str) else errno
-        if number not in BY_NUMBER:
+        if number not in _NAMES:
             raise ValueError(f"no number of an error: {errno!r}")
         return Deny(number)
 
     def __str__(self) -> str:
-        return f"deny {BY_NUMBER[self.errno].__name__}"
+        return f"deny {_NAMES[self.errno]}"
 
 
 class Kill(Verdict, frozen=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sentry.abi.socket import IPPROTO_TCP
 from sentry.auth.credentials import Credentials
 from sentry.state import records
 from sentry.state.filling import Loaded
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.mm.ramfile import RamFile
-    from sentry.net.stack import Stack
+    from sentry.net.inet.tcp import TcpSocket
     from sentry.state.rights import Rights
     from sentry.vfs.filesystem import FileSystem
     from sentry.vfs.mount import Mount
@@ -76,9 +75,9 @@ class Loader:
         """Mounts that the container begins with."""
         self.mounts: list[Mount] = made.mounts.all
         """Those, and behind them all that programs have made."""
-        self._stack = stack = numbers.container.ns.net._stack
-        self._ports = frozenset[int]() if stack is None else stack.ports_of(IPPROTO_TCP).taken()
-        """Of TCP, which other containers have there."""
+        self._net = numbers.container.ns.net
+        self._with_ports: set[Any] = set()
+        """Sockets of TCP that are its own and have a port."""
         self.creds = [
             made_credentials(rights.checked(each), made.user(each.user_ns))
             for each in snapshot.creds
@@ -87,9 +86,11 @@ class Loader:
         self.actions = [made_actions(each) for each in snapshot.actions]
         self._bytes: dict[int, RamFile] = {}
 
-    def is_others(self, stack: Stack, port: int) -> bool:
-        """Another container has this port of TCP."""
-        return stack is self._stack and port in self._ports
+    def is_others(self, sock: TcpSocket) -> bool:
+        """Another container has its port by now: programs of a pod run while this is loaded."""
+        self._with_ports.add(sock)
+        holders = sock.ports.at(sock.local.port) if sock.stack is self._net._stack else []
+        return not self._with_ports.issuperset(holders)
 
     def ram_file(self, place: int, make: Callable[[], RamFile]) -> RamFile:
         """A file in RAM, with frames for all its pages; `make` gives an empty one.

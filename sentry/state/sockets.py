@@ -403,7 +403,7 @@ class Tying:
             return
         if not sock.local.port:
             raise Damaged("a socket at port 0")
-        if self._files.loader.is_others(sock.stack, sock.local.port):
+        if self._files.loader.is_others(sock):
             raise Damaged(f"port {sock.local.port} is another container's")
         if adopted:
             sock.ports.adopt(sock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from itertools import chain
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sentry.abi.sysvipc import IPC_PRIVATE, SEMVMX
 from sentry.auth.credentials import Credentials
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.state.saver import Saver
 
+T = TypeVar("T", bound=IpcObject)
 KEPT: Final = ("id", "key", "uid", "gid", "cuid", "cgid", "mode", "ctime")
 KEPT_OF_SEGMENT: Final = ("size", "atime", "dtime", "cpid", "lpid", "locked_by")
 KEPT_OF_QUEUE: Final = ("max_bytes", "stime", "rtime", "lspid", "lrpid")
@@ -130,7 +131,8 @@ class Objects:
         self._record = record
         self._made = made
         self._own: list[Any] = []
-        """What has been put there."""
+        """What has been put there. Programs of other containers of the namespace may take it away
+        from then on, and make others of the same identifiers."""
 
     def load(self) -> None:
         """All of them. Raises: Damaged, ENOSPC."""
@@ -151,8 +153,10 @@ class Objects:
 
     async def remove(self) -> None:
         """None of them is there any more: the snapshot could not be loaded as a whole."""
-        made, own = self._made, [each for each in self._own if not each.removed]
-        for found in own:
+        made = self._made
+        for found in self._own:
+            if found.removed:
+                continue
             if isinstance(found, Segment):
                 made.segments.remove(found)
             elif isinstance(found, SemaphoreSet):
@@ -221,8 +225,8 @@ class Objects:
     def attach(self, record: records.Attachment) -> ShmFile:
         """An open file of a segment, which mappings hold."""
         segments = self._made.segments
-        segment = segments.ids.objects.get(record.id % IPCMNI)
-        if segment is None or segment.id != record.id:
+        segment = self._found(Segment, record.id)
+        if segment is None:
             raise Damaged(f"there is no System V segment {record.id}")
         mount = internal_mount(self._loader.kernel.vfs)
         dentry = Dentry(None, b"/SYSV%08x" % (segment.key & 0xFFFFFFFF), segment.inode)
@@ -232,7 +236,7 @@ class Objects:
     def finish(self, tasks: dict[int, Task]) -> None:
         """What attaching has changed is as it was."""
         for record in self._record.segments:
-            segment = self._made.segments.ids.objects.get(record.id % IPCMNI)
+            segment = self._found(Segment, record.id)
             if segment is not None:
                 for name in KEPT_OF_SEGMENT:
                     setattr(segment, name, self._kept_of(record, name))
@@ -241,8 +245,14 @@ class Objects:
 
     def semaphores(self, identifier: int) -> SemaphoreSet | None:
         """A set."""
-        found = self._made.semaphores.ids.objects.get(identifier % IPCMNI)
-        return found if found is not None and found.id == identifier else None
+        return self._found(SemaphoreSet, identifier)
+
+    def _found(self, kind: type[T], identifier: int) -> T | None:
+        """One of its own, which nobody has taken away."""
+        for each in self._own:
+            if isinstance(each, kind) and each.id == identifier and not each.removed:
+                return each
+        return None
 
 
 def made_undo(

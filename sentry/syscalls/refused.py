@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import socket
 from sentry.errors import (
-    BY_NUMBER,
     EACCES,
     EINVAL,
     ENODEV,
@@ -26,6 +25,7 @@ from sentry.errors import (
     EOPNOTSUPP,
     EPERM,
     EROFS,
+    by_number,
 )
 from sentry.kernel.task import Observer
 from sentry.syscalls import compat_rows
@@ -97,7 +97,7 @@ class Refused(Observer):
             return
         yield "debug: absent or refused, with how often and the error that the program got:"
         for (what, errno), count in self._counts.most_common():
-            error = BY_NUMBER.get(errno)
+            error = by_number(errno)
             yield f"debug: {count:7}  {what}  {error.__name__ if error else ''}".rstrip()
 
     def _what(self, task: Task, number: int, values: tuple[int, ...], errno: int) -> str:

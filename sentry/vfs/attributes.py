@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from sentry.abi.fcntl import F_SEAL_EXEC, FS_IMMUTABLE_FL, O_WRONLY
@@ -24,6 +26,26 @@ from sentry.vfs.flags import check_append_only, check_fixed
 from sentry.vfs.interface import Changes, Inode
 from sentry.vfs.location import Location
 from sentry.vfs.watches import tell_changed
+from sentry.wait.again import NotNow, kept
+
+
+class Named:
+    """The place that a path names, of a call that changes what is there: it is looked for once. A
+    call that was asleep inside goes on with what it found before, whatever has the name by then."""
+
+    __slots__ = ("_find", "_place")
+
+    def __init__(self, find: Callable[[], Location]) -> None:
+        self._find = find
+
+    def __enter__(self) -> Location:
+        place: Location = kept(Named) or self._find()
+        self._place = place
+        return place
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        if isinstance(error, NotNow):
+            error.call.answers[Named] = self._place
 
 
 def _is_owner(creds: Credentials, inode: Inode) -> bool:

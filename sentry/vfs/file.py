@@ -11,8 +11,8 @@ sleep (`Result`): what is ready must not pay for a coroutine. `settle` makes bot
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 from sentry.abi.fcntl import (
@@ -147,8 +147,10 @@ class Mounts(Protocol):
     @property
     def owner(self) -> UserNamespace | None: ...
     def __iter__(self) -> Iterator[Mount]: ...
+    @property
+    def budget(self) -> Any: ...
     def is_mount_point(self, dentry: Dentry) -> bool: ...
-    def name_goes(self, dentry: Dentry) -> None: ...
+    def name_has_gone(self, dentry: Dentry) -> None: ...
 
 
 class Caller(Protocol):
@@ -173,6 +175,26 @@ class Caller(Protocol):
     def kernel(self) -> Any: ...
     def rlimit(self, resource: int) -> int: ...
     def send_signal(self, signo: int) -> None: ...
+
+
+class Use:
+    """One of an open file, as long as this is entered."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: FileDescription) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        self._file.refs += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.decref()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -347,14 +369,9 @@ class FileDescription:
             if inode.fs.watched and not inode.open_count:
                 tell_if_gone(inode)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Use:
         """A use for the length of an operation that sleeps."""
-        self.refs += 1
-        try:
-            yield
-        finally:
-            self.decref()
+        return Use(self)
 
     def release(self) -> None:
         """Nobody uses it any more."""
@@ -532,6 +549,7 @@ class StreamFile(FileDescription):
 class WriteRest(Retry):
     """What a write could not do at once."""
 
+    goes_on: ClassVar = False
     __slots__ = ("_caller", "_file", "_sent", "_source")
 
     def __init__(self, file: StreamFile, caller: Caller, source: Source, sent: int) -> None:

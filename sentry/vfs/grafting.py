@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sentry.errors import EINVAL, ENOENT
+from sentry.errors import EBUSY, EINVAL, ENOENT
 from sentry.vfs import mount_copies, propagation
 from sentry.vfs.location import Location
 from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, Mount, Veil, top, tree
@@ -23,11 +23,24 @@ Copies = list[tuple[Mount, Location]]
 """And where they go."""
 
 
+def check_place(namespace: MountNamespace, place: Location) -> None:
+    """lock_mount(): who removes the name at this moment comes first. Raises: NotNow."""
+    going = namespace.budget.going.get(top(place).dentry)
+    if going is not None:
+        going.check()
+
+
 def _grafted(namespace: MountNamespace, mount: Mount, place: Location) -> Steps[None]:
-    """attach_recursive_mnt(): from elsewhere, or a new tree. Raises: ENOSPC, ENOENT, EINVAL."""
+    """attach_recursive_mnt(): from elsewhere, or a new tree. Raises: ENOSPC, ENOENT, EINVAL, EBUSY.
+
+    Preconditions: `check_place`. What goes since then is not waited for below the lock: a program
+    that serves the file system may take its time.
+    """
     place = top(place)
     if place.dentry.unlinked:
         raise ENOENT("the place has been removed")
+    if place.dentry in namespace.budget.going:
+        raise EBUSY("the place is being removed")
     place.dentry.mounts += 1  # who removes the name waits for the lock
     try:
         yield from _prepared(namespace, mount, place)

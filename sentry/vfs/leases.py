@@ -7,7 +7,6 @@ taken away. fs/locks.c, fcntl(2).
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -15,6 +14,7 @@ from msgspec import Struct, field
 from sentry.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK, O_ACCMODE, O_NONBLOCK, O_RDONLY
 from sentry.abi.signal import POLL_MSG
 from sentry.errors import EAGAIN
+from sentry.suppress import suppress
 from sentry.vfs.locks import FileLocks
 from sentry.vfs.notices import own_by_default, send_io
 from sentry.wait.again import NotNow

@@ -209,6 +209,20 @@ class Mount:
         return ",".join([first, *(name for flag, name in _NAMES if self.flags & flag)])
 
 
+class MountUse:
+    """What a call has that is asleep in an open(2) of something there: umount is EBUSY."""
+
+    __slots__ = ("_mount",)
+
+    def __init__(self, mount: Mount) -> None:
+        self._mount = mount
+        mount.open_files += 1
+
+    def let_go(self) -> None:
+        """The call has ended; what it has opened counts by itself."""
+        self._mount.open_files -= 1
+
+
 class Stand(Record):
     """What a mount was like at some moment, without holding anything."""
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sentry.errors import EBUSY
 from sentry.vfs import propagation, unmounting
 from sentry.vfs.budget import MAX_INODES, Budget
 from sentry.vfs.dentry import Dentry, DentryCache
@@ -24,12 +23,13 @@ from sentry.wait.steps import at_once, driven
 
 if TYPE_CHECKING:
     from sentry.vfs.filesystem import FileSystem
+    from sentry.wait.steps import Steps
 
 
 class MountBudget(Budget):
     """The counts, the namespaces of mounts that there are, the ids of peer groups."""
 
-    __slots__ = ("dentries", "group_ids", "lock", "loop", "namespaces")
+    __slots__ = ("dentries", "going", "group_ids", "lock", "loop", "namespaces")
 
     def __init__(
         self,
@@ -42,6 +42,8 @@ class MountBudget(Budget):
         self.dentries = dentries if dentries is not None else DentryCache()
         self.lock = Lock()
         """Who mounts, and who lists mounts: namespace_sem. Walks do not take it."""
+        self.going: dict[Dentry, Lock] = {}
+        """Names whose removal waits for its file system: who mounts there waits, too."""
         self.namespaces: dict[MountNamespace, None] = {}
         self.group_ids = propagation.GroupIds()
 
@@ -177,14 +179,14 @@ class MountNamespace:
         self.lock.check()
         return any(m.parent is not None and m.parent.dentry is dentry for m in self)
 
-    def name_goes(self, dentry: Dentry) -> None:
-        """A name is removed: mounts of other namespaces on it go with it. Raises: EBUSY, NotNow."""
-        if self.is_mount_point(dentry):
-            raise EBUSY("a mount point")
-        for namespace in list(self.budget.namespaces):
-            for mount in namespace:
-                if mount.parent is not None and mount.parent.dentry is dentry:
-                    unmounting.detach(mount)
+    def name_has_gone(self, dentry: Dentry) -> None:
+        """A name was removed: mounts of other namespaces on it go with it, at once unless somebody
+        mounts, or lists mounts, at this time."""
+        budget = self.budget
+        if budget.loop is None or budget.lock.holder is None:
+            at_once(_off(budget, dentry))
+        else:
+            budget.loop.call_soon(partial(_begin_to_take_off, budget, dentry))
 
     @staticmethod
     def busy(mount: Mount) -> bool:
@@ -209,6 +211,24 @@ class MountNamespace:
         self.changes.happened()
 
 
+class GoingName:
+    """A name whose removal is under way, of the call that waits for it: nothing is mounted there
+    until that is done or has failed. Linux has the inode's lock for it."""
+
+    __slots__ = ("_dentry", "_going", "_lock")
+
+    def __init__(self, budget: MountBudget, dentry: Dentry) -> None:
+        self._going = budget.going
+        self._dentry = dentry
+        self._lock = budget.going[dentry] = Lock()
+        self._lock.take()
+
+    def let_go(self) -> None:
+        """The call has ended."""
+        del self._going[self._dentry]
+        self._lock.let_go()
+
+
 class HeldMounts:
     """What those have who are in a mount namespace, or have it open: it goes with the last use."""
 
@@ -226,6 +246,23 @@ class HeldMounts:
     def owner(self) -> Any:
         """The user namespace that owns it."""
         return self.mounts.owner
+
+
+def _off(budget: MountBudget, dentry: Dentry) -> Steps[None]:
+    """detach_mounts()."""
+    for namespace in list(budget.namespaces):
+        for mount in namespace:
+            if mount.parent is not None and mount.parent.dentry is dentry:
+                yield from unmounting.detach.steps(mount)
+
+
+def _begin_to_take_off(budget: MountBudget, dentry: Dentry) -> None:
+    budget.loop.spawn(_taken_off(budget, dentry), "mounts on a name that has gone")
+
+
+async def _taken_off(budget: MountBudget, dentry: Dentry) -> None:
+    async with budget.lock:
+        await driven(_off(budget, dentry))
 
 
 def _begin_to_dissolve(namespace: MountNamespace) -> None:

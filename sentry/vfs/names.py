@@ -39,6 +39,7 @@ from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Absent, Inode, Owner
 from sentry.vfs.location import Location
 from sentry.vfs.marks import tell_renamed
+from sentry.vfs.mounts import GoingName
 from sentry.vfs.walk import Parent, child_for, child_to_remove, resolve_parent
 from sentry.vfs.watches import tell_entry, tell_if_gone, tell_self
 from sentry.wait.again import NotNow, begun, kept
@@ -199,7 +200,7 @@ def _check_hardlink(caller: Caller, inode: Inode) -> None:
 
 def unlink(caller: Caller, dirfd: int, path: bytes) -> None:
     """unlinkat(2) without AT_REMOVEDIR: do_unlinkat()."""
-    walk = resolve_parent(caller, dirfd, path)
+    walk: Parent = kept((_remove, path)) or resolve_parent(caller, dirfd, path)
     if walk.last in SPECIAL:
         raise EISDIR(f"{path!r}")
     _remove(caller, walk, path, directory=False)
@@ -218,38 +219,60 @@ def rmdir(caller: Caller, dirfd: int, path: bytes) -> None:
 
 
 def _remove(caller: Caller, walk: Parent, path: bytes, *, directory: bool) -> None:
+    """All that can be refused here is looked at before the file system is asked, and then no more:
+    nothing is mounted on a name meanwhile."""
     parent, name = walk.at.dentry, walk.last
     inode = parent.inode
     with inode.lock:
-        walk.at.mount.check_writable()
-        child: Inode | Absent | None = kept((_remove, inode, name))
-        if child is None:
-            child = child_to_remove(caller, inode, name)
-        if isinstance(child, Absent):
-            raise ENOENT(f"{path!r}")
-        if walk.last_slash and not directory:
-            raise EISDIR(f"{path!r}") if child.is_dir else ENOTDIR(f"{path!r}")
-        check_delete(caller.creds, parent, child, want_dir=directory)
-        known = parent.known_child(name)
-        if known is not None:
-            _name_goes(caller, known)
+        under_way: tuple[Inode, Dentry | None] | None = kept((_remove, inode, name))
+        if under_way is None:
+            child = _check_removal(caller, walk, path, directory=directory)
+            known = parent.known_child(name)
+        else:
+            child, known = under_way
+        if under_way is None and known is not None:
+            _check_goes(caller, known)
         try:
             if directory:
                 inode.rmdir(name, child)
             else:
                 inode.unlink(name, child)
         except NotNow as need:
-            need.call.answers |= {(_remove, inode, name): child, (_remove, path): walk}
+            if under_way is None:
+                known = known or dentry_of(caller, parent, name, child)
+                need.call.hold(GoingName(caller.mounts.budget, known))
+            answers = need.call.answers
+            answers |= {(_remove, inode, name): (child, known), (_remove, path): walk}
             raise
         if known is not None:
-            known.drop(caller.kernel.vfs.dentries)
+            _gone(caller, known)
     _removed(parent, name, child)
 
 
-def _name_goes(caller: Caller, dentry: Dentry) -> None:
-    """Nothing may be mounted on a name that goes, unless elsewhere: detach_mounts(). EBUSY."""
+def _check_removal(caller: Caller, walk: Parent, path: bytes, *, directory: bool) -> Inode:
+    """What the name is, if it may be removed. Raises: EROFS, ENOENT, EISDIR, ENOTDIR, NotNow."""
+    parent = walk.at.dentry
+    walk.at.mount.check_writable()
+    child = child_to_remove(caller, parent.inode, walk.last)
+    if isinstance(child, Absent):
+        raise ENOENT(f"{path!r}")
+    if walk.last_slash and not directory:
+        raise EISDIR(f"{path!r}") if child.is_dir else ENOTDIR(f"{path!r}")
+    check_delete(caller.creds, parent, child, want_dir=directory)
+    return child
+
+
+def _check_goes(caller: Caller, dentry: Dentry) -> None:
+    """Nothing may be mounted on a name that goes, unless elsewhere. Raises: EBUSY."""
+    if dentry.mounts and caller.mounts.is_mount_point(dentry):
+        raise EBUSY("a mount point")
+
+
+def _gone(caller: Caller, dentry: Dentry) -> None:
+    """The name is; what others have mounted there goes, too: detach_mounts()."""
+    dentry.drop(caller.kernel.vfs.dentries)
     if dentry.mounts:
-        caller.mounts.name_goes(dentry)
+        caller.mounts.name_has_gone(dentry)
 
 
 def _removed(parent: Dentry, name: bytes, child: Inode) -> None:
@@ -356,12 +379,14 @@ def _rename_locked(
             raise EINVAL("into itself") if flags & RENAME_EXCHANGE else ENOTEMPTY("an ancestor")
     if child is victim:
         return
-    _check_rename(caller, (from_dir, moved), (to_dir, replaced), flags)
-    if replaced is not None and not flags & RENAME_EXCHANGE:
-        _name_goes(caller, replaced)
+    over = None if flags & RENAME_EXCHANGE else replaced
+    if kept(_rename_locked) is None:
+        _check_rename(caller, (from_dir, moved), (to_dir, replaced), flags)
     try:
         from_dir.inode.rename(source.last, child, to_dir.inode, target.last, flags)
     except NotNow as need:
+        if over is not None and kept(_rename_locked) is None:
+            need.call.hold(GoingName(caller.mounts.budget, over))
         need.call.answers[_rename_locked] = found
         raise
     _moved(caller, (from_dir, source.last, moved), (to_dir, target.last, replaced), flags)
@@ -408,7 +433,7 @@ def _moved(
     if flags & RENAME_EXCHANGE and replaced is not None:
         replaced.move(from_dir, old_name)
     elif replaced is not None:
-        replaced.drop(caller.kernel.vfs.dentries)
+        _gone(caller, replaced)
     from_known = from_dir.known_child(old_name)
     moved.move(to_dir, new_name)
     if flags & RENAME_EXCHANGE and replaced is not None and from_known is replaced:

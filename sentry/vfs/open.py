@@ -140,6 +140,8 @@ def open_path(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDesc
     elif (waited := kept(WAITED)) is not None:  # whatever its name leads to by now
         _opened(caller, waited.location, waited, how)
         return cast("FileDescription", waited)
+    elif (found := kept(open_found)) is not None:  # it is open, and being truncated
+        return open_found(caller, found, how)
     flags = how.flags
     if flags & SELDOM:
         if flags & TMPFILE_BIT:
@@ -200,7 +202,7 @@ def open_location(
     try:
         truncate_inode(caller, location, 0)
     except NotNow as need:
-        need.call.answers[open_location, inode] = file
+        need.call.answers |= {(open_location, inode): file, open_found: location}
         need.call.hold_files(file)
         raise
     except BaseException:
@@ -309,7 +311,7 @@ def _open_creating(
     if made is not None:
         return open_location(caller, made, how, created=True)
     follow = not flags & (O_NOFOLLOW | O_EXCL)
-    parent = resolve_parent(caller, dirfd, path, how.resolve)
+    parent: Parent = kept(_create) or resolve_parent(caller, dirfd, path, how.resolve)
     lost: int = kept(_forget_answers) or 0
     judged: Parent | None = None
     while True:
@@ -391,7 +393,7 @@ def _create(caller: Caller, parent: Parent, child: Absent, how: OpenHow) -> Loca
     try:
         made = inode.create_to_open(name, mode & 0o7777, owner, how.flags)
     except NotNow as need:
-        need.call.answers[_open_creating, inode, name] = ABSENT
+        need.call.answers |= {(_open_creating, inode, name): ABSENT, _create: parent}
         raise
     dentry = directory.child(name, made, caller.kernel.vfs.dentries)
     tell_entry(directory, IN_CREATE, name, made)

@@ -7,7 +7,7 @@ rings of mounts.
 
 from __future__ import annotations
 
-import heapq
+from _heapq import heappop, heappush
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,13 @@ class GroupIds:
     def take(self) -> int:
         """For a new group."""
         if self._given_back:
-            return heapq.heappop(self._given_back)
+            return heappop(self._given_back)
         self._next += 1
         return self._next - 1
 
     def give(self, number: int) -> None:
         """The group is gone."""
-        heapq.heappush(self._given_back, number)
+        heappush(self._given_back, number)
 
 
 class PeerGroup:

@@ -56,8 +56,9 @@ def walk(
 
     `opens`: it is opened to be read next, as far as one knows. `place`: the walk has begun.
     """
+    how = follow, place is None  # a call may have two walks of one path
     if CURRENT.call is not None:
-        place = CURRENT.call.answers.get((walk, dirfd, path), place)
+        place = CURRENT.call.answers.get((walk, dirfd, path, how), place)
     if place is not None:
         mount, dentry, left, links, follow, dirs_only, root = place
     else:
@@ -149,7 +150,7 @@ def walk(
             left = [*to.split(b"/"), *names]
     except NotNow as need:
         place = mount, dentry, [name, *names], links, follow, dirs_only, root
-        need.call.answers[walk, dirfd, path] = place
+        need.call.answers[walk, dirfd, path, how] = place
         raise
     if dirs_only and not dentry.inode.is_dir:
         raise ENOTDIR("slashes after a file that is no directory")

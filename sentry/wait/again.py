@@ -207,7 +207,13 @@ async def again(
     except NotNow as error:
         need = error.with_traceback(None)
     else:
-        return await result if isinstance(result, Coroutine) else result
+        if not isinstance(result, Coroutine):
+            return result
+        CURRENT.call = outer
+        try:
+            return await result
+        except NotNow as error:  # raised by the coroutine, which starts anew
+            need = error.with_traceback(None)
     finally:
         CURRENT.call = outer
 

@@ -1,7 +1,9 @@
 """Readiness of a host descriptor as a wait queue.
 
-The loop's watch is level-triggered, a wait queue tells of changes. So an event is watched only from
-the moment when somebody wants it and it was seen not to hold, until it comes.
+A wait queue tells of changes. So an event is watched only from the moment when somebody wants it
+and it was seen not to hold, until it comes; and by its edge: epoll(7) tells of EPOLLERR and
+EPOLLHUP whether they are wanted or not, and an error queue (IP_RECVERR) that nobody reads holds
+EPOLLERR for ever. Each change of what is watched is told of what holds already.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import select
 from typing import Any
 
-from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from sentry.abi.poll import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from sentry.wait.queue import ALL, Registration, WaitQueue
 
 WATCHED = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP
@@ -74,11 +76,8 @@ class HostQueue(WaitQueue):
         if events == self._armed or not self._watchable:
             return
         self._armed = events
-        self._loop.watch(self._fd, events, self._came)
+        self._loop.watch(self._fd, events | EPOLLET if events else 0, self._came)
 
     def _came(self, events: int) -> None:
-        if events & (EPOLLHUP | EPOLLERR):
-            self._watch(0)
-        else:
-            self._watch(self._armed & ~events)
+        self._watch(self._armed & ~events)
         self.notify(events)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from sentry.ahead import mypyc_attr
-from sentry.errors import EAGAIN
+from sentry.errors import EAGAIN, Errno
+from sentry.wait.again import Call, NotNow, finished
 from sentry.wait.fiber import (
     Clock,
     Done,
@@ -41,6 +42,7 @@ class Held(Protocol):
     refs: int
 
     def decref(self) -> None: ...
+    def let_go(self) -> None: ...
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -51,6 +53,9 @@ class Sleep(Fiber):
 
     ended_by: Mode = INTERRUPTIBLE
     """What may end it besides a wake."""
+    goes_on: ClassVar = False
+    """An attempt that raises NotNow is made again by itself: what the sleep has done by then, and
+    the file that it is about, stay. Else the whole call is made again."""
 
     def __init__(self, deadline_ns: int | None = None, in_program_time: bool = False) -> None:
         self.deadline_ns = deadline_ns
@@ -76,6 +81,30 @@ class Sleep(Fiber):
     def failed(self, error: BaseException) -> Any:
         """The result after TimedOut, Interrupted, or what `attempt` has raised; or it raises."""
         raise error
+
+    def hold(self, call: Call) -> None:
+        """What it uses stays in use for a call that waits for something else meanwhile."""
+
+    def once_more(self) -> Any:
+        """One more attempt, where something had to be fetched: the result, or the sleep itself."""
+        result: Any = None
+        failure, self._exception = self._exception, None
+        if failure is None:
+            try:
+                result = self.attempt()
+            except EAGAIN:
+                return self
+            except NotNow as need:
+                self._goes_on_after(need)
+                raise
+            except BaseException as error:
+                failure = error
+        try:
+            if self._end_by is None:
+                return self._finish(result, failure)
+            return self._end_by(partial(self._finish, result, failure))
+        finally:
+            failure = None  # which holds this frame by its traceback
 
     def timed_by_programs(self) -> Sleep:
         """The same, with its deadline on the clock that programs see."""
@@ -140,6 +169,11 @@ class Sleep(Fiber):
                     self._fall_asleep()
                     return
                 error = self._late[0]
+            except NotNow as need:
+                if self.goes_on:
+                    self._fetch(need)
+                    return
+                error = need
             except BaseException as raised:
                 error = raised
             else:
@@ -160,6 +194,24 @@ class Sleep(Fiber):
             self._end(result, None)
             loosen(error)
 
+    def _fetch(self, need: NotNow) -> None:
+        """The call goes on with this sleep when what is missing is there."""
+        self._goes_on_after(need)
+        self.hold(need.call)
+        self.leave()
+        self._end(None, need)
+        loosen(need)
+
+    def _goes_on_after(self, need: NotNow) -> None:
+        need.attempt = self.once_more
+        need.wait = partial(self._fetched, need.wait)
+
+    async def _fetched(self, wait: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        try:
+            await wait()
+        except (Errno, Interrupted) as error:  # which end the sleep as any other attempt's do
+            self._exception = error.with_traceback(None)
+
     # --- as a coroutine
 
     async def _run(self) -> Any:
@@ -168,11 +220,22 @@ class Sleep(Fiber):
         self.enter(await this_fiber())
         try:
             while True:
+                missing: NotNow | None = None
                 try:
                     result = self.attempt()
                     break
                 except EAGAIN:
                     pass
+                except NotNow as need:
+                    if not self.goes_on:
+                        raise
+                    missing = need.with_traceback(None)
+                if missing is not None:
+                    try:
+                        result = await finished(missing, self.attempt)
+                        break
+                    except EAGAIN:
+                        pass
                 if not await park(self.ended_by, self.deadline_ns, self.in_program_time):
                     raise TimedOut
         except BaseException as error:
@@ -212,6 +275,7 @@ class Retry(Sleep):
 
     __slots__ = ("_attempt", "_entry", "_held", "_queue", "exclusive", "mask")
     _entry: Entry | None
+    goes_on: ClassVar = True
 
     def __init__(
         self,
@@ -231,6 +295,10 @@ class Retry(Sleep):
         self._held = held
         self.mask = events
         self.exclusive = exclusive
+
+    def hold(self, call: Call) -> None:
+        """The file."""
+        call.hold_files(self._held)
 
     def callback(self, events: int) -> bool:
         """What it waits for may be there."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import ENAMETOOLONG, Errno
 from sentry.loader.digest import digest
+from sentry.suppress import suppress
 from sentry.watch import messages as m
 from sentry.watch.context import offset_ns
 from sentry.watch.reading import address_text, place, text, words

@@ -67,6 +67,19 @@ static struct {
     struct in6_addr ip6[2];
 } far_;
 
+/* Each end finds the other one by IPv6: what comes first waits for a neighbour to be found, and is
+ * not there before a call that goes by IPv4. That nobody has port 1 is known then. */
+static inline void far_greet6(void)
+{
+    struct sockaddr_in6 to = {AF_INET6, htons(1), 0, far_.ip6[1], 0};
+    char none;
+    int fd = syscall(SYS_socket, AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (syscall(SYS_connect, fd, &to, sizeof to) || syscall(SYS_sendto, fd, "", 1, 0, NULL, 0) != 1 ||
+        syscall(SYS_recvfrom, fd, &none, 1, 0, NULL, NULL) >= 0 || errno != ECONNREFUSED)
+        fprintf(stderr, "nobody is at FAR by IPv6 (errno %d)\n", errno), exit(1);
+    syscall(SYS_close, fd);
+}
+
 static inline void far_begin(void)
 {
     const char *given = getenv("FAR");
@@ -90,6 +103,7 @@ static inline void far_begin(void)
     syscall(SYS_close, fd);
     far_.swapped = getenv("FAR_SWAPPED") != NULL;
     far_.parted = 1;
+    far_greet6();
 }
 
 /* The two ends are on two machines. */

@@ -15,7 +15,7 @@ def attempt(function):
     return function
 def tcp(address, port=80, family=socket.AF_INET, prepare=lambda sock: None):
     with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         prepare(sock)
         sock.connect((address, port))
         return sock.recv(100).decode()
@@ -76,7 +76,7 @@ def other_address_of_a_connected_socket():
 @attempt
 def connected_anew():
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.connect((GOOD, 80))
         libc_connect(sock, struct.pack("=H14x", socket.AF_UNSPEC))
         sock.connect((BAD, 80))
@@ -247,7 +247,7 @@ def name_with_a_dot_in_a_label():
 def asked(kind, name):
     message = struct.pack(">HHHHHH", 5, 256, 1, 0, 0, 0) + name + b"\0\1\0\1"
     with socket.socket(socket.AF_INET, kind) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.connect(("10.9.0.1", 53))
         is_stream = kind == socket.SOCK_STREAM
         sock.send(struct.pack(">H", len(message)) * is_stream + message)

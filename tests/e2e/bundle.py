@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from runsc.commands.spec import example
+from tests import patience
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 STEPS = Path(tempfile.mkdtemp(prefix="runsc-steps-")) / "steps"
@@ -29,7 +30,7 @@ RUNSC = [*PLAIN, "--overlay2=root:memory"]
 """The root file systems of bundles are shared by all tests, and not to be written to."""
 KEPT = "--overlay2=none"
 """For a root of one's own: as it is by default."""
-TIMEOUT_S = 1000 if "CPU_IS_EMULATED" in os.environ else 60
+TIMEOUT_S = patience.TIMEOUT_S
 OVERFLOW = "ulimit -s 100; exec sh -c 'f() { f; }; f'"
 """Shell: a process that dies of SIGSEGV, also one that is an init."""
 Document = dict[str, Any]

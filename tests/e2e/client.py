@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, Result
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 1000 * TIMEOUT_S
 
 
 class Client:

@@ -15,9 +15,9 @@ import msgspec
 
 from tests.e2e.bundle import REPOSITORY
 from tests.e2e.killer import Plan, Report
+from tests.patience import TIMEOUT_S
 
 STANDIN = Path(__file__).with_name("standin.py")
-PATIENCE_S = 20
 
 
 @dataclass
@@ -48,7 +48,7 @@ def run(
         [sys.executable, STANDIN, root, sentry, gofer, *flags],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=TIMEOUT_S,
         check=False,
     )
 
@@ -85,7 +85,7 @@ def all_end(pidfds: dict[str, int]) -> bool:
     for fd in waiting.values():
         poll.register(fd, select.POLLIN)
     while waiting:
-        ready = {fd for fd, _ in poll.poll(PATIENCE_S * 1000)}
+        ready = {fd for fd, _ in poll.poll(TIMEOUT_S * 1000)}
         if not ready:
             return False
         for name in [name for name, fd in waiting.items() if fd in ready]:
@@ -98,7 +98,7 @@ def all_end(pidfds: dict[str, int]) -> bool:
 
 def becomes_empty(directory: Path) -> bool:
     """Whether nothing but the lock is left of the state, in time."""
-    for _ in range(PATIENCE_S * 100):
+    for _ in range(TIMEOUT_S * 100):
         if not [entry for entry in os.listdir(directory) if entry != ".lock"]:
             return True
         select.select([], [], [], 0.01)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from runsc.terminals import shown
 from tests.e2e.bundle import RUNSC
 from tests.e2e.test_terminal import Person
 
@@ -18,10 +18,7 @@ def screen(state: Path, line: str, *flags: str, environment: Sequence[str] = PLA
     variables = ["-u", "NO_COLOR", "-u", "CLICOLOR", *environment]
     words = [*RUNSC, f"--root={state}", *flags, *shlex.split(line)]
     person = Person(["env", *variables, *words])
-    try:
-        while True:
-            person.screen += os.read(person.fd, 4096)
-    except OSError:  # it has ended
-        pass
+    while more := shown(person.fd, 4096):
+        person.screen += more
     person.leave()
     return person.screen.decode().replace("\r\n", "\n")

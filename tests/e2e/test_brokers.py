@@ -37,7 +37,7 @@ import http.client, time, urllib.request
 def connect(address="192.0.2.7", port=80):
     def go():
         global kept
-        kept = socket.create_connection((address, port), 20)
+        kept = socket.create_connection((address, port), 60)
     return told(go)
 def says(data):
     def go():
@@ -48,7 +48,7 @@ def datagram(address, port):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         return told(sock.sendto, b"x", (address, port))
 def ask(name, path="/", data=None, **headers):
-    connection = http.client.HTTPConnection(name, timeout=20)
+    connection = http.client.HTTPConnection(name, timeout=60)
     connection.request("POST" if data else "GET", path, data, headers)
     response = connection.getresponse()
     return response.status, response.getheaders(), response.read()
@@ -56,7 +56,7 @@ def often(count):
     seen = set()
     for _ in range(count):
         try:
-            with socket.create_connection(("192.0.2.7", 80), 20) as sock:
+            with socket.create_connection(("192.0.2.7", 80), 60) as sock:
                 sock.sendall(b"x")
                 seen.add(sock.recv(10))
         except OSError as error:

@@ -26,26 +26,26 @@ def addresses(name, kind=socket.SOCK_STREAM):
     return found if isinstance(found, str) else sorted({each[4][0] for each in found})
 def tcp(address, port=80):
     def go():
-        with socket.create_connection((address, port), 20) as sock:
+        with socket.create_connection((address, port), 60) as sock:
             return sock.recv(100).decode()
     return told(go)
 def udp(address, port=80):
     def go():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(20)
+            sock.settimeout(60)
             sock.sendto(b"x", (address, port))
             return sock.recv(100).decode()
     return told(go)
 def ping(address):
     def go():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
-            sock.settimeout(20)
+            sock.settimeout(60)
             sock.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\1" + b"p" * 8, (address, 0))
             return len(sock.recv(100))
     return told(go)
 def hold(address, port):
     global kept
-    kept = socket.create_connection((address, port), 20)
+    kept = socket.create_connection((address, port), 60)
 def serve(port):
     import threading
     listener = socket.create_server(("0.0.0.0", port))
@@ -83,7 +83,7 @@ def question(ident, name):
     return struct.pack(">HHHHHH", ident, 256, 1, 0, 0, 0) + labels + b"\\0\\0\\1\\0\\1"
 def by_stream(family, server, names):
     with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.connect((server, 53))
         peer = sock.getpeername()[:2]
         asked = [question(number, name) for number, name in enumerate(names)]
@@ -128,7 +128,7 @@ def told(call, *args):
     except OSError as error:
         return type(error).__name__
 def ended(sock):
-    sock.settimeout(20)
+    sock.settimeout(60)
     return told(sock.recv, 1)
 print("ready", flush=True)
 for line in sys.stdin:

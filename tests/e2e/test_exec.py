@@ -21,13 +21,12 @@ from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, Bundle, kvm_is_usable
 from tests.e2e.client import Client, ConsoleSocket, wait_for_end
 from tests.e2e.test_terminal import Person
 
-PATIENCE_S = 30.0
 needs_kvm = pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be opened")
 
 
 def eventually(condition: Callable[[], Any]) -> Any:
     """What the condition gives once it is true."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while not (found := condition()):
         assert time.monotonic() < end
         time.sleep(0.001)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,55 @@ def test_hook_that_hangs_holds_no_other_command_up(
         if phase == "poststart":  # as with runc the hook goes on
             os.close(os.open(held, os.O_WRONLY))
         assert command.wait() == (phase != "poststart")
+    assert client.remains() == []
+
+
+def _hanging(client: Client, tmp_path: Path, phase: str) -> Path:
+    """A hook of this phase that says it is there, and has a FIFO open as long as it is."""
+    lives = tmp_path / "lives"
+    os.mkfifo(lives)
+    hook = _hook(f"exec >{lives}; echo; exec sleep 1000")
+    client.bundle.document["hooks"] = {phase: [hook]}
+    client.bundle.document["mounts"] += [
+        {"destination": str(lives), "type": "bind", "source": str(lives)}
+    ]
+    client.bundle.args("sleep", "1000")
+    return lives
+
+
+@pytest.mark.parametrize("phase", ["prestart", "createRuntime", "createContainer"])
+@pytest.mark.parametrize("command", ["create", "run"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_hook_ends_with_the_command_that_a_signal_ends(
+    client: Client, tmp_path: Path, phase: str, command: str, number: int
+) -> None:
+    lives = _hanging(client, tmp_path, phase)
+    begun = client.begin(command, f"--bundle={client.bundle.write()}", "c")
+    with begun, lives.open() as hook:
+        assert hook.readline() == "\n"
+
+        begun.send_signal(number)
+
+        assert hook.read() == ""
+        assert begun.wait() == (-number if number == signal.SIGKILL else 128 + number)
+    if number == signal.SIGKILL:
+        client.ok("delete", "--force", "c")
+    assert client.remains() == []
+
+
+@pytest.mark.parametrize("phase", ["prestart", "createRuntime", "createContainer"])
+def test_run_that_is_deleted_before_it_is_created_fails(
+    client: Client, tmp_path: Path, phase: str
+) -> None:
+    lives = _hanging(client, tmp_path, phase)
+    with client.begin("run", f"--bundle={client.bundle.write()}", "c") as run, lives.open() as hook:
+        assert hook.readline() == "\n"
+        assert client.state("c")["status"] == "creating"
+
+        client.ok("delete", "--force", "c")
+
+        assert hook.read() == ""
+        assert run.wait() == 1
     assert client.remains() == []
 
 

@@ -12,6 +12,7 @@ from runsc import Sandbox, SandboxError
 from tests.e2e.bundle import Bundle, kvm_is_usable
 from tests.e2e.client import Client
 from tests.e2e.sandboxes import made, noted
+from tests.patience import TIMEOUT_S
 
 needs_kvm = pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")
 
@@ -168,7 +169,7 @@ def test_faults_of_the_command_line(tmp_path: Path, busybox: Path) -> None:
     client.flags.append(f"--inject={rules}")
     client.create("c")
     client.ok("start", "c")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + TIMEOUT_S
     while "\n" not in client.output("c"):  # the rules are for its first cat
         assert time.monotonic() < deadline
     shown = client.ok("inject", "show", "c")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.bundle import Bundle
 from tests.e2e.client import Client, wait_for_end
+from tests.patience import TIMEOUT_S
 
 TRAP = "trap 'echo caught; exit 5' USR1; echo ready; while :; do sleep 0.01; done"
 
@@ -203,7 +204,7 @@ def test_delete_of_a_foreground_container_ends_its_command(client: Client, tmp_p
         while not pid_file.exists():
             time.sleep(0.001)
         client.ok("delete", "--force", "c")
-        assert running.wait(30) == 137
+        assert running.wait(TIMEOUT_S) == 137
     assert client.remains() == []
 
 

@@ -42,13 +42,13 @@ def refused(address, port, told):
     try:
         sock.connect((address, port))
         sock.send(b"x")
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.recv(1)
     except OSError as error:
         return errno.errorcode[error.errno]
 def ping(address):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\1" + b"p" * 3000, (address, 0))
     return len(sock.recv(4000))
 def connect_until_there_is_no_way(address):
@@ -77,7 +77,7 @@ def listen():
     tap.bind(("eth0", 3))
 def heard(port):
     seen = []
-    tap.settimeout(20)
+    tap.settimeout(60)
     while len(seen) < 2:
         frame, (name, kind, sort, _, hardware) = tap.recvfrom(70000)
         is_udp = frame[12:14] == b"\\x08\\0" and frame[23] == 17
@@ -108,7 +108,7 @@ import os, socket, struct, sys
 def udp(family, address, port, size, segment=0):
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_UDP, 103, segment)  # UDP_SEGMENT
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.sendto(bytes(size), (address, port))
     return sock
 def got(sock):
@@ -120,12 +120,12 @@ def ping(address, size):
         else (socket.AF_INET, socket.IPPROTO_ICMP, 8)
     )
     sock = socket.socket(family, socket.SOCK_DGRAM, proto)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.sendto(bytes([kind, 0, 0, 0, 0, 0, 0, 1]) + b"p" * size, (address, 0))
     return len(sock.recv(70000)) - 8
 def refused(address, port):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.connect((address, port))
     sock.send(b"x")
     try:
@@ -145,7 +145,7 @@ def tell(family, address, port):
     return sock.sendto(b"y", (address, port))
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("0.0.0.0", 9))
-server.settimeout(20)
+server.settimeout(60)
 def echo():
     data, sender = server.recvfrom(70000)
     server.sendto(data, sender)

@@ -79,12 +79,12 @@ def fetch(address, port, size):
 def udp(address, port, size):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(30)
+        sock.settimeout(60)
         sock.sendto(bytes(size), (address, port))
         return len(sock.recv(70000))
 def ping(address):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
-        sock.settimeout(30)
+        sock.settimeout(60)
         sock.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\1" + b"p" * 8, (address, 0))
         return len(sock.recv(100))
 def connects(address, port):

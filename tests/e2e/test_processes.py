@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import processes
+from tests.patience import TIMEOUT_S
 
 
 def test_run_of_program_that_exits_gives_its_exit_code(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_kill_of_one_process_leaves_nothing_behind(tmp_path: Path, victim: str) 
     signal.pidfd_send_signal(pidfds[victim], signal.SIGKILL)
 
     assert processes.all_end(pidfds)
-    _, errors = running.cli.communicate(timeout=processes.PATIENCE_S)
+    _, errors = running.cli.communicate(timeout=TIMEOUT_S)
     assert processes.becomes_empty(tmp_path)
     expected = {
         "cli": "",
@@ -55,7 +56,7 @@ def test_sigterm_to_the_command_line_is_forwarded(tmp_path: Path) -> None:
 
     running.cli.send_signal(signal.SIGTERM)
 
-    output, _ = running.cli.communicate(timeout=processes.PATIENCE_S)
+    output, _ = running.cli.communicate(timeout=TIMEOUT_S)
     assert output.strip() == f'{{"op":"kill","signal":{int(signal.SIGTERM)}}}'
     assert running.cli.returncode == 0
 
@@ -82,3 +83,12 @@ def test_sandbox_leaves_no_mount_on_the_host(tmp_path: Path) -> None:
 
     assert during == before
     assert os.listdir("/proc/self/ns")
+
+
+def test_program_does_not_run_before_the_state_says_so_and_others_may_change_it(
+    tmp_path: Path,
+) -> None:
+    result = processes.run(tmp_path, "wait", "serve", "unbegun")
+
+    assert (result.returncode, result.stdout) == (1, "running held\n")  # and no "ready"
+    assert [name for name in os.listdir(tmp_path) if name != ".lock"] == []

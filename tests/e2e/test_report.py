@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.bundle import Bundle
 from tests.e2e.client import Client, wait_for_end
 from tests.e2e.screens import screen
+from tests.patience import TIMEOUT_S
 
 WAITS = "while [ ! -e /dev/shm/go ]; do sleep 0.01; done; cat '/none/<b>'; exit 3"
 
@@ -56,7 +57,7 @@ def test_a_container_that_runs_is_looked_at_for_a_time_and_left_as_it_was(client
     client.create("c", "-d", command="run")
     assert "<h1>c</h1>" in client.ok("report", "--time=100ms", "--output=-", "c")
     with client.begin("report", "--output=-", "c") as looking:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + TIMEOUT_S
         while "SESSIONS (1)" not in client.ok("trace", "list", "c"):
             assert time.monotonic() < deadline
         client.call("exec", "c", "cat", "/etc/none")

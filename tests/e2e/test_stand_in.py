@@ -20,6 +20,7 @@ from tests.e2e.bundle import OVERFLOW, Bundle
 from tests.e2e.client import Client
 from tests.e2e.processes import all_end, wait_for_state
 from tests.e2e.talker import Talker
+from tests.patience import TIMEOUT_S
 
 pytestmark = pytest.mark.root
 NAMESPACES = ("net", "ipc", "uts", "mnt", "pid", "cgroup")
@@ -237,7 +238,7 @@ def test_nothing_runs_before_it_is_in_the_namespaces_that_are_named(
             assert not select.select([process.stdout], [], [], 3)[0]
         finally:
             os.close(os.open(tmp_path / "late", os.O_WRONLY))
-        assert (process.stdout.read(), process.wait(30)) == ("", 1)
+        assert (process.stdout.read(), process.wait(TIMEOUT_S)) == ("", 1)
 
 
 def test_the_sandbox_begins_after_it_where_it_makes_places_of_mounts(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from runsc.terminals import shown
 from tests.e2e.bundle import Bundle, kvm_is_usable
 from tests.e2e.client import Client, ConsoleSocket, wait_for_end
 from tests.e2e.processes import wait_for_state
@@ -50,10 +51,9 @@ class Person:
         while text not in self.screen:
             ready, _, _ = select.select([self.fd], [], [], max(0.0, end - time.monotonic()))
             assert ready, f"{text!r} is not in {self.screen!r}"
-            try:
-                self.screen += os.read(self.fd, 4096)
-            except OSError:
-                raise AssertionError(f"{text!r} is not in {self.screen!r}") from None
+            more = shown(self.fd, 4096)
+            assert more, f"{text!r} is not in {self.screen!r}"
+            self.screen += more
         before, self.screen = self.screen.split(text, 1)
         return before
 

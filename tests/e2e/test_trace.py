@@ -24,6 +24,7 @@ from tests.e2e.client import Client, wait_for_end
 from tests.e2e.listener import Listener, listening, session
 from tests.e2e.pod import Pod
 from tests.e2e.test_show import compiled
+from tests.patience import TIMEOUT_S
 
 WATCHED = Path(__file__).with_name("watched.c")
 LOOP = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done"
@@ -228,7 +229,7 @@ def test_a_watch_that_was_killed_leaves_no_session(client: Client) -> None:
         assert watching.stdout.readline()
         assert "SESSIONS (1)" in client.ok("trace", "list", "c")
         watching.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + TIMEOUT_S
     while "SESSIONS (0)" not in client.ok("trace", "list", "c"):
         assert time.monotonic() < deadline
     client.ok("kill", "c")

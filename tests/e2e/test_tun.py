@@ -37,7 +37,7 @@ def serve(ip):
     up(name, ip)
     net = ip.rpartition(".")[0]
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.sendto(b"question", (net + ".9", 77))
     while True:
         packet = os.read(fd, 2000)

@@ -544,10 +544,13 @@ def test_the_socket_of_a_unit_is_taken_and_left(machine: Machine) -> None:
     words = [*machine.words()[:-2], "-c", ACTIVATE, path]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as unit:
         assert unit.stdout is not None
-        assert unit.stdout.readline() == f"listening at {path}\n".encode()
+        unheard = Path(f"/proc/{machine.holder}/root/{path}")
+        while not unheard.exists():
+            assert unit.poll() is None
 
+        assert machine.pid == unit.pid  # it begins yet: who wants to know waits for it
+        assert unit.stdout.readline() == f"listening at {path}\n".encode()
         assert is_forked(machine.run())
-        assert machine.pid == unit.pid
         machine.zygote("stop")
         assert unit.wait() == 0
     there = [*machine.words()[:-3], "test", "-S", path]

@@ -25,6 +25,7 @@ from tests.e2e import processes
 from tests.e2e.bundle import REPOSITORY, Bundle
 from tests.e2e.client import Client
 from tests.e2e.killer import Plan, Report
+from tests.patience import TIMEOUT_S
 
 PATIENCE_S = 120
 """More than any command takes for its answer (runsc.containers.lifecycle), on a busy machine."""
@@ -96,7 +97,7 @@ def status_of(pid: int) -> int:
 
 def reap_all() -> None:
     """Every child ends, and what it leaves to us."""
-    deadline = time.monotonic() + processes.PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while children():
         for pid in children():
             with suppress(ChildProcessError):
@@ -204,7 +205,7 @@ class Scene:
 
     def wait_until_stopped(self) -> None:
         """A killed process is not gone at once, nor are those that hear of it."""
-        deadline = time.monotonic() + processes.PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while (word := self.status()) != "stopped":
             assert time.monotonic() < deadline, word
 

@@ -16,6 +16,7 @@ from gofer.p9.codec import MESSAGES, Message
 from gofer.p9.extensions import Tdupx, Thearx
 from gofer.p9.messages import Rgetattr, Tattach, Tgetattr, Tversion
 from tests.fuzz.running import explore, for_a_while
+from tests.patience import TIMEOUT_S
 from tests.unit.gofer.harness import Client, serving
 from tests.unit.gofer.p9.strategies import KINDS, requests
 
@@ -74,7 +75,7 @@ class World:
         """A new session, attached as fid 0."""
         self.main.call(Tdupx())
         client = Client(socket.socket(fileno=self.main.take_fd()))
-        client.sock.settimeout(20)
+        client.sock.settimeout(TIMEOUT_S)
         client.start()
         return client
 

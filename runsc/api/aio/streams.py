@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from runsc.api.aio.poll import ready
 from runsc.api.aio.wire import NO_ANSWER
 from runsc.api.errors import SandboxError
+from runsc.terminals import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,11 +94,9 @@ class AsyncStream:
         if self._fd < 0:
             return b""
         try:
-            data = os.read(self._fd, size)
+            data = shown(self._fd, size)
         except BlockingIOError:
             return None
-        except OSError:  # EIO: nobody has the other end of a terminal any more
-            data = b""
         if data:
             self._took(len(data))
         else:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from runsc.api.blocking.poll import ready
 from runsc.api.blocking.wire import NO_ANSWER
 from runsc.api.errors import SandboxError
+from runsc.terminals import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,11 +96,9 @@ class Stream:
         if self._fd < 0:
             return b""
         try:
-            data = os.read(self._fd, size)
+            data = shown(self._fd, size)
         except BlockingIOError:
             return None
-        except OSError:  # EIO: nobody has the other end of a terminal any more
-            data = b""
         if data:
             self._took(len(data))
         else:

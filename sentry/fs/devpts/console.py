@@ -10,19 +10,18 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import termios
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import O_RDWR
-from sentry.abi.ioctl import TIOCGWINSZ
+from sentry.abi.ioctl import TCGETS, TCSETS, TCSETSW, TERMIOS, TIOCGWINSZ, Termios
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT
 from sentry.errors import Errno
 from sentry.fs.devpts.files import PtySlave
 from sentry.fs.devpts.raw import raw
 from sentry.fs.devpts.terminal import READABLE, Terminal
 from sentry.mm.buffers import KernelSource
+from sentry.suppress import suppress
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.location import Location
 
@@ -39,6 +38,22 @@ PIECE: Final = 4096
 """Bytes that are on their way to the host's terminal at a time."""
 
 
+def _settings(fd: int) -> Termios:
+    """tcgetattr(3). That of `termios` is a library that each sandbox would have for it."""
+    return TERMIOS.unpack(fcntl.ioctl(fd, TCGETS, bytes(TERMIOS.size)))
+
+
+def _set(fd: int, how: int, settings: Termios) -> None:
+    """tcsetattr(3)."""
+    fcntl.ioctl(fd, how, TERMIOS.pack(*settings))
+
+
+def _raw(settings: Termios) -> Termios:
+    iflag, oflag, cflag, lflag, line, keys = settings
+    iflag, oflag, cflag, lflag, *_, keys = raw([iflag, oflag, cflag, lflag, 0, 0, keys])
+    return Termios(iflag, oflag, cflag, lflag, line, bytes(keys))
+
+
 class Console:
     """The pump. `fd` is the host's terminal, open read-write."""
 
@@ -52,7 +67,7 @@ class Console:
         self._fd = fd
         self._fs = fs
         self.terminal: Terminal = fs.new_console(owner)
-        self._saved = termios.tcgetattr(fd)
+        self._saved = _settings(fd)
         self._watching = 0
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
@@ -60,7 +75,7 @@ class Console:
 
     def start(self) -> None:
         """Make the host's terminal raw and listen."""
-        termios.tcsetattr(self._fd, termios.TCSANOW, raw(termios.tcgetattr(self._fd)))
+        _set(self._fd, TCSETS, _raw(_settings(self._fd)))
         self.terminal.master_queue.add(self._changed, READABLE | EPOLLOUT)
         self._watch(EPOLLIN)
 
@@ -113,9 +128,9 @@ class Console:
 
     def _put_back(self) -> None:
         # who waits for what nobody reads, behind a write that is still on its way, waits for ever
-        when = termios.TCSANOW if self._unsent else termios.TCSADRAIN
-        with suppress(OSError, termios.error):  # it has hung up
-            termios.tcsetattr(self._fd, when, self._saved)
+        how = TCSETS if self._unsent else TCSETSW
+        with suppress(OSError):  # it has hung up
+            _set(self._fd, how, self._saved)
 
     def open(self, mount: Mount) -> PtySlave:
         """The program's side, for standard input, output and error."""

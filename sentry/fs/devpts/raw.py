@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-import termios
 from typing import Any
+
+from sentry.abi.ioctl import (
+    BRKINT,
+    CS8,
+    CSIZE,
+    ECHO,
+    ECHONL,
+    ICANON,
+    ICRNL,
+    IEXTEN,
+    IGNBRK,
+    IGNCR,
+    INLCR,
+    ISIG,
+    ISTRIP,
+    IXON,
+    OPOST,
+    PARENB,
+    PARMRK,
+    VMIN,
+    VTIME,
+)
 
 
 def raw(settings: list[Any]) -> list[Any]:
     """What tcgetattr gives, changed such that all that is typed comes through as it is."""
     iflag, oflag, cflag, lflag, ispeed, ospeed, keys = settings
-    iflag &= ~(
-        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
-        | termios.IGNCR | termios.ICRNL | termios.IXON
-    )  # fmt: skip
-    oflag &= ~termios.OPOST
-    cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-    lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    iflag &= ~(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON)
+    oflag &= ~OPOST
+    cflag = cflag & ~(CSIZE | PARENB) | CS8
+    lflag &= ~(ECHO | ECHONL | ICANON | ISIG | IEXTEN)
     keys = list(keys)
-    keys[termios.VMIN], keys[termios.VTIME] = 1, 0
+    keys[VMIN], keys[VTIME] = 1, 0
     return [iflag, oflag, cflag, lflag, ispeed, ospeed, keys]

@@ -404,9 +404,11 @@ class Connection:
             self.abort()
         elif device.unanswered:
             owed = [request for request in self._sent.values() if request.device is device]
-            self._for_each(owed, self._forsake)
+            self._for_each(owed, partial(self._forsake, device))
 
-    def _forsake(self, request: Request) -> None:
+    def _forsake(self, device: Device, request: Request) -> None:
+        if request.device is not device:  # it was resent, and is another one's, or nobody's yet
+            return
         if self._sent.pop(request.unique, None) is not None:
             self._finish(request, ECONNABORTED("the server is gone"))
 

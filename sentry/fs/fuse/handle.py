@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,10 @@ from sentry.abi.fuse import (
 )
 from sentry.errors import ENOSYS, EOVERFLOW
 from sentry.fs.fuse.request import Request
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sentry.fs.fuse.inode import FuseInode
 
@@ -35,7 +36,7 @@ class Handle:
     """One. RELEASE follows the last FLUSH."""
 
     __slots__ = (
-        "_flushing", "_released", "fh", "flags", "inode", "is_real", "open_flags", "unlocks",
+        "_released", "_uses", "fh", "flags", "inode", "is_real", "open_flags", "unlocks",
     )  # fmt: skip
 
     def __init__(self, inode: FuseInode, fh: int, flags: int, open_flags: int) -> None:
@@ -49,7 +50,7 @@ class Handle:
         """The server knows it; else it needs none."""
         self.unlocks: int | None = None
         """Who had a lock of flock(2) on it."""
-        self._flushing = 0
+        self._uses = 0
         self._released = False
 
     @property
@@ -70,14 +71,23 @@ class Handle:
         connection.submit_closing(request)
 
     def hold(self) -> None:
-        """It is flushed soon: not to be released before."""
-        self._flushing += 1
+        """It is flushed soon, or a request names it: not to be released before."""
+        self._uses += 1
 
     def let_go(self) -> None:
-        """It was flushed."""
-        self._flushing -= 1
-        if self._released and not self._flushing:
+        """It was flushed, or that is answered."""
+        self._uses -= 1
+        if self._released and not self._uses:
             self._send_release()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """For the length of requests of somebody else than who has it open."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.let_go()
 
     def _flushed(self, done: Callable[[Request], object], request: Request) -> None:
         if isinstance(request.error, ENOSYS):
@@ -89,7 +99,7 @@ class Handle:
     def release(self) -> None:
         """Nobody has it open any more."""
         self._released = True
-        if not self._flushing:
+        if not self._uses:
             self._send_release()
 
     def _send_release(self) -> None:

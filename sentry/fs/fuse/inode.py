@@ -30,6 +30,7 @@ from sentry.errors import EACCES, EIO, ENOENT, ENOSYS, EOPNOTSUPP, EOVERFLOW
 from sentry.fs.fuse.wire import attributes_of, checked, split_time, until
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
+from sentry.wait.again import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -148,6 +149,7 @@ class FuseInode(Inode):
     def setattr(self, changes: Changes) -> None:
         self.sb.check_allowed()
         valid, fh = 0, 0
+        handle: Handle | None = None
         if changes.mode is not None:
             valid |= f.FATTR_MODE
         if changes.uid is not None:
@@ -173,7 +175,13 @@ class FuseInode(Inode):
             valid, 0, fh, changes.size or 0, 0, atime[0], mtime[0], 0, atime[1], mtime[1], 0, mode,
             0, uid, gid, 0,
         )  # fmt: skip
-        request = self.ask((self, FUSE_SETATTR), FUSE_SETATTR, body, FUSE_ATTR_OUT.size)
+        try:
+            request = self.ask((self, FUSE_SETATTR), FUSE_SETATTR, body, FUSE_ATTR_OUT.size)
+        except NotNow as need:
+            if handle is not None and handle not in need.call.held:
+                handle.hold()
+                need.call.hold(handle)
+            raise
         request.once(self._answered)
 
     def writer(self) -> Handle | None:

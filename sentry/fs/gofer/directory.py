@@ -70,6 +70,12 @@ def keep(
         child.fid = fid
 
 
+def _loses(victim: Inode | None, pending: Pending) -> None:
+    """A name is asked to be taken from it. Without a fid an open file of it could do nothing."""
+    if isinstance(victim, GoferRegular) and victim.fid < 0 and not victim.in_use:
+        victim.losing = None if pending.done else pending
+
+
 def _creation(
     fid: int, name: bytes, _length: int, flags: int, mode: int, uid: int, gid: int
 ) -> Tcreatex:
@@ -127,7 +133,7 @@ class GoferDirectory(DirectoryCache):
             made = behind.create(self, name, mode, owner)
             if made is not None:
                 return made
-        fid = self.directory_fid()
+        fid = self._fid_for(IN_CREATE, name)
         fields = fid, name, len(name), O_RDWR | O_EXCL, mode, owner.uid, owner.gid
         ask = partial(self.sb.session.exchange, CREATION, fields)
         with self._change(IN_CREATE, name, ask) as asked:
@@ -135,6 +141,10 @@ class GoferDirectory(DirectoryCache):
         if self.sb.journal is not None:
             self.sb.journal.accepted(owner.uid, owner.gid)
         return inode
+
+    def _fid_for(self, event: int, name: bytes) -> int:
+        """Its fid for a request that is not under way; one that is needs none any more."""
+        return NOFID if kept((self, event, name)) is not None else self.directory_fid()
 
     def _change(
         self, event: int, name: bytes, ask: Callable[[], Pending], victim: Inode | None = None,
@@ -152,6 +162,7 @@ class GoferDirectory(DirectoryCache):
             except BaseException:
                 own.failed()
                 raise
+            _loses(victim, asked.pending)
         return Change(self.sb.session, asked, key)
 
     def _created(self, name: bytes, pending: Pending) -> Inode:
@@ -234,7 +245,7 @@ class GoferDirectory(DirectoryCache):
             found = behind_made.make(self, name, target, mode, owner)
             if found is not None:
                 return found
-        fid = self.directory_fid()
+        fid = self._fid_for(made(mode), name)
         request = Tmakex(fid, name, target, mode, owner.uid, owner.gid, 0)
         ask = partial(self.sb.session.send, request)
         with self._change(made(mode), name, ask) as asked:
@@ -250,12 +261,15 @@ class GoferDirectory(DirectoryCache):
     def link(self, name: bytes, target: Inode) -> None:
         if not isinstance(target, GoferInode) or target.fs is not self.sb:
             raise EXDEV("a file of another file system")
-        if kept((self, IN_CREATE, name)) is None and behind.link(self, name, target):
-            return
-        to = self.directory_fid()
-        fid, old = target.reach()
-        target.changed()
-        ask = partial(self.sb.session.send, Tlinkx(fid, old, to, name))
+
+        def ask() -> Pending:
+            return self.sb.session.send(Tlinkx(*reached, to, name))
+
+        if kept((self, IN_CREATE, name)) is None:
+            if behind.link(self, name, target):
+                return
+            to, reached = self.directory_fid(), target.reach()
+            target.changed()
         with self._change(IN_CREATE, name, ask) as asked:
             reply = expect(asked.pending.result(), Rlinkx)
             target.check_same(reply.block)
@@ -272,7 +286,7 @@ class GoferDirectory(DirectoryCache):
         self._remove(name, child, AT_REMOVEDIR)
 
     def _remove(self, name: bytes, child: Inode, flags: int) -> None:
-        fid = self.directory_fid()
+        fid = self._fid_for(removed(child.mode), name)
         ask = partial(self.sb.session.exchange, REMOVAL, (fid, name, len(name), flags))
 
         def done(_: Message | None = None) -> None:
@@ -291,20 +305,21 @@ class GoferDirectory(DirectoryCache):
             raise EXDEV("a directory of another file system")
         if flags & ~(RENAME_EXCHANGE | RENAME_NOREPLACE):
             raise EINVAL("no whiteouts here")
-        other = new_dir.known(new_name)
         asked: Asked | None = kept((self, Trenamex))
-        names, inodes = (name, new_name), (child, other)
-        if asked is None and behind.rename(self, names, new_dir, inodes, flags):
-            return
-        fid, to = self.directory_fid(), new_dir.directory_fid()
-        session = self.sb.session
+        session, names = self.sb.session, (name, new_name)
         if asked is None:
+            other = new_dir.known(new_name)
+            inodes = child, other
+            if behind.rename(self, names, new_dir, inodes, flags):
+                return
+            fid, to = self.directory_fid(), new_dir.directory_fid()
             new_dir._keep(new_name, None if flags else other)
             sent = session.send(Trenamex(fid, name, to, new_name, flags))
-            asked = Asked(sent, undo=lambda _: self.renamed(names, new_dir, inodes, flags))
+            _loses(None if flags else other, sent)
+            asked = Asked(sent, inodes, lambda _: self.renamed(names, new_dir, inodes, flags))
         session.complete(asked, (self, Trenamex))
         asked.pending.result()
-        self.renamed(names, new_dir, inodes, flags)
+        self.renamed(names, new_dir, asked.extra, flags)
 
     def renamed(
         self, names: tuple[bytes, bytes], new_dir: GoferDirectory,

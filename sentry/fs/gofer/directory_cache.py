@@ -12,7 +12,6 @@ import stat as modes
 import struct
 from _weakref import ref
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,6 +34,7 @@ from sentry.fs.gofer.known import Moment
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.watched import HeardDirectory, Listed
 from sentry.platform.host_io import host_error
+from sentry.suppress import suppress
 from sentry.vfs.dirents import Dirents
 from sentry.vfs.interface import ABSENT, Absent, DirEntry, Inode
 from sentry.wait.again import CURRENT, NotNow, kept

@@ -9,7 +9,6 @@ from __future__ import annotations
 import stat as modes
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct
@@ -39,6 +38,7 @@ from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Session, expect
 from sentry.fs.gofer.wire import Numbering, Owners
+from sentry.suppress import suppress
 from sentry.vfs.interface import StatFs
 from sentry.wait.fiber import Mode
 

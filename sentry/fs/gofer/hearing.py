@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gofer.p9.constants import HEARD_NAME
 from gofer.p9.extensions import Rhearx, Tdupx, Thearx
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.session import Asked, Session, expect
+from sentry.suppress import suppress
 from sentry.wait.again import again, kept
 
 if TYPE_CHECKING:

@@ -21,7 +21,9 @@ from sentry.fs.gofer.session import Asked
 from sentry.fs.host.file import HostFile
 from sentry.platform.host_io import has_writer
 from sentry.vfs.file import READ_EVENTS, Caller, Dest, FileDescription, Source
-from sentry.wait.again import again, kept, settled
+from sentry.vfs.mount import MountUse
+from sentry.vfs.open import WAITED
+from sentry.wait.again import Call, NotNow, again, kept
 from sentry.wait.fiber import TimedOut
 from sentry.wait.host_queue import HostQueue
 from sentry.wait.queue import ALL
@@ -55,13 +57,29 @@ class GoferFifo(GoferInode):
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """open(2). Raises: NotNow, ENXIO, EINVAL, ENFILE."""
+        opened: FileDescription | None = kept(WAITED)
+        if opened is not None:
+            return opened
         if self._is_served:
-            try:
-                return settled((self, Tfifox), partial(self._open, location, flags, caller))
-            except EOPNOTSUPP:  # --host-fifo=none
-                self._is_served = False
+            raise self._waiting(location, flags, caller)
         file: FileDescription = caller.kernel.vfs.openers[S_IFIFO](location, flags, caller)
         return file
+
+    def _waiting(self, location: Location, flags: int, caller: Caller) -> NotNow:
+        need = NotNow(never)
+        need.wait = partial(self._wait, need.call, (location, flags, caller))
+        need.call.hold(MountUse(location.mount))
+        return need
+
+    async def _wait(self, call: Call, how: tuple[Location, int, Caller]) -> None:
+        """What it has opened is the call's, whatever the name leads to by then."""
+        try:
+            file = await self._open(*how)
+        except EOPNOTSUPP:  # --host-fifo=none
+            self._is_served = False
+            return
+        call.answers[WAITED] = file
+        call.hold_files(file)
 
     async def _open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         access, waits = flags & O_ACCMODE, not flags & O_NONBLOCK

@@ -8,7 +8,6 @@ removed while they are open. Attributes are kept (`known`).
 from __future__ import annotations
 
 import stat as modes
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gofer.p9.attributes import NO_ACL
@@ -44,12 +43,13 @@ from sentry.fs.gofer.wire import (
 )
 from sentry.platform.host_io import host_error
 from sentry.platform.records import ATTRIBUTES
+from sentry.suppress import suppress
 from sentry.vfs.interface import Attributes, Changes
 from sentry.wait.again import kept
 from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from gofer.p9.codec import Message
     from sentry.fs.gofer.attachment import Attachment
@@ -131,6 +131,10 @@ class GoferInode(KnownInode):
             raise ESTALE(f"ino {self.ino} has no name any more")
         return self.parent.directory_fid(), self.name
 
+    def reach_for(self, key: Hashable) -> tuple[int, bytes]:
+        """The same for a request that is not under way as `key`; one that is needs it no more."""
+        return self.reach() if kept(key) is None else (NOFID, b"")
+
     # --- attributes
 
     def seen(self, wire: WireAttributes) -> None:
@@ -195,10 +199,10 @@ class GoferInode(KnownInode):
         return self.attributes
 
     def _ask_attributes(self) -> Rwalkx:
-        fid, name = self.reach()
         session, key = self.sb.session, (self, Twalkx)
         asked: Asked | None = kept(key)
         if asked is None:
+            fid, name = self.reach()
             request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
             watch = self.ask_for_watch((fid, name))
             asked = Asked(session.send(request), (self.moment, watch))
@@ -347,10 +351,10 @@ class GoferInode(KnownInode):
         return value
 
     def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
-        fid, child = self.reach()
+        key = self, Tsetxattrx
+        fid, child = self.reach_for(key)
         self.forget_xattrs()
-        request = Tsetxattrx(fid, child, name, flags, value)
-        self.sb.session.reply((self, Tsetxattrx), request)
+        self.sb.session.reply(key, Tsetxattrx(fid, child, name, flags, value))
 
     def listxattr(self) -> Sequence[bytes]:
         """Those of the host's links and special files cannot be asked for."""
@@ -359,9 +363,10 @@ class GoferInode(KnownInode):
         return [name for name in self.getxattr(LIST).split(b"\0") if name]
 
     def removexattr(self, name: bytes) -> None:
-        fid, child = self.reach()
+        key = self, Tremovexattrx
+        fid, child = self.reach_for(key)
         self.forget_xattrs()
-        self.sb.session.reply((self, Tremovexattrx), Tremovexattrx(fid, child, name))
+        self.sb.session.reply(key, Tremovexattrx(fid, child, name))
 
     def forget_xattrs(self) -> None:
         """They may have changed."""

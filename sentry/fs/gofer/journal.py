@@ -16,7 +16,6 @@ import struct
 from _weakref import ref
 from bisect import bisect_right
 from collections import deque
-from contextlib import suppress
 from fcntl import fcntl
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -41,6 +40,7 @@ from sentry.errors import EIO, EPROTO, Errno
 from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.spares import SPARES, Spare, Spares
 from sentry.platform.records import ATTRIBUTES, FID, JournalFull, JournalWriter
+from sentry.suppress import suppress
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:

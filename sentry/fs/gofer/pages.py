@@ -6,7 +6,6 @@ come with each open, each path that is walked and each fstat(2).
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gofer.p9.constants import IO_HEADER_SIZE
@@ -15,6 +14,7 @@ from sentry.errors import EIO, Errno
 from sentry.fs.gofer.session import expect
 from sentry.fs.page_cache import PageCache
 from sentry.platform.constants import PAGE_SIZE
+from sentry.suppress import suppress
 from sentry.wait.again import again
 from sentry.wait.fiber import Mode
 

@@ -19,7 +19,7 @@ from sentry.fs.gofer.handles import Handle, Storage, storage_at
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.known import Key, Moment
 from sentry.fs.gofer.pages import FidPages
-from sentry.fs.gofer.requests import close_quietly
+from sentry.fs.gofer.requests import Pending, close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.wire import from_stat
 from sentry.fs.page_cache import ALL
@@ -46,7 +46,7 @@ class GoferRegular(GoferInode):
     """A regular file of the host."""
 
     __slots__ = (
-        "_rests", "_unread", "live", "mappers", "pages", "read_handle", "timed", "told",
+        "_rests", "_unread", "live", "losing", "mappers", "pages", "read_handle", "timed", "told",
         "write_handle",
     )  # fmt: skip
 
@@ -57,6 +57,8 @@ class GoferRegular(GoferInode):
         self.told: Stat | None = None
         """What fstat(2) said last, and as attributes:"""
         self.live: Attributes | None = None
+        self.losing: Pending | None = None
+        """Of the removal of its name that has begun when nobody had it open."""
         self._rests = False
         """Nobody here has had it open or changed it since, and nothing is recorded."""
         self.timed = -1
@@ -119,9 +121,12 @@ class GoferRegular(GoferInode):
         if write:
             self.settle_times()
         self._rests = False
-        handle = self._present(write)
+        losing = self.losing
+        if losing is not None and losing.done:
+            losing = self.losing = None
+        handle = self._present(write) if losing is None or self.in_use else None
         if handle is None:
-            handle = self._open(write, caller)
+            handle = self._open(write, caller)  # behind a removal: the host has it, or not
         self.sb.handles.use(handle)
         return handle
 

@@ -15,7 +15,6 @@ import os
 import select
 import socket
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
 from typing import Any, Protocol, TypeVar
@@ -39,6 +38,7 @@ from sentry.fs.gofer.requests import Pending, Requests, close_quietly
 from sentry.platform.exchange import OTHER, UNSENT, Exchange
 from sentry.platform.exchange import TAG as EXCHANGE_TAG
 from sentry.platform.host_io import here, receive, send
+from sentry.suppress import suppress
 from sentry.wait.again import NotNow, kept
 from sentry.wait.fiber import Mode, park, this_fiber
 

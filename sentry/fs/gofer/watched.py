@@ -13,7 +13,6 @@ against it.
 from __future__ import annotations
 
 from _weakref import ref
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gofer.p9.attributes import NO_DEFAULT_ACL
@@ -25,6 +24,7 @@ from sentry.fs.gofer.changes import OwnChange
 from sentry.fs.gofer.inode import UNKNOWN, GoferInode
 from sentry.fs.gofer.known import Key
 from sentry.fs.gofer.session import expect, found_by
+from sentry.suppress import suppress
 from sentry.vfs.interface import Absent, Attributes, DirEntry
 
 if TYPE_CHECKING:

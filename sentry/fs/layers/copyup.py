@@ -6,7 +6,6 @@ little to copy.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +31,7 @@ from sentry.errors import (
 from sentry.fs.layers.origin import handle
 from sentry.fs.layers.stack import ORIGIN, UPPER, Stack, is_whiteout
 from sentry.mm.buffers import KernelDest, KernelSource
+from sentry.suppress import suppress
 from sentry.vfs.interface import Absent, Attributes, Changes, Inode, Owner
 from sentry.wait.again import again, begun
 from sentry.wait.steps import Pace

@@ -6,7 +6,6 @@ fs/overlayfs/super.c. Each mount begins with an empty one.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.stat import S_IFCHR
@@ -14,6 +13,7 @@ from sentry.auth.acl import NAMES
 from sentry.auth.permissions import MAY_EXEC, MAY_WRITE
 from sentry.errors import EINVAL, EOPNOTSUPP, EPERM, Errno
 from sentry.fs.layers.stack import OPAQUE, UPPER, UUID
+from sentry.suppress import suppress
 from sentry.vfs.interface import Absent, Changes, Inode, Owner
 from sentry.vfs.walk import child_of
 from sentry.wait.again import again

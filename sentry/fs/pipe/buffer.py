@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_SYS_RESOURCE
@@ -44,8 +46,8 @@ class Pipe:
     """What both ends share. It never sleeps: it raises EAGAIN and notifies its queue."""
 
     __slots__ = (
-        "_packets", "_parts", "_uid", "_vfs", "capacity", "queue", "read_opens", "readers", "size",
-        "write_opens", "writers",
+        "_packets", "_parts", "_reserved", "_uid", "_vfs", "capacity", "queue", "read_opens",
+        "readers", "size", "write_opens", "writers",
     )  # fmt: skip
 
     def __init__(self, vfs: Vfs, creds: Credentials) -> None:
@@ -55,7 +57,7 @@ class Pipe:
         self._parts: deque[Bytes] = deque()
         self._packets: deque[bool] = deque()
         """For each part: it is a packet, whose rest a short read throws away."""
-        self.size = 0
+        self.size = self._reserved = 0
         limits, self.capacity = vfs.pipes, 0
         capacity = DEFAULT_CAPACITY
         if not creds.has(CAP_SYS_RESOURCE):
@@ -108,7 +110,18 @@ class Pipe:
         """How many bytes fit."""
         if len(self._parts) * PAGE_SIZE >= self.capacity + SLACK * PAGE_SIZE:
             return 0
-        return self.capacity - self.size
+        return self.capacity - self.size - self._reserved
+
+    @contextmanager
+    def reserved(self, count: int) -> Iterator[None]:
+        """So much room is kept over a sleep, for bytes that are to come or that may come back:
+        Linux holds the mutex of the pipe."""
+        self._reserved += count
+        try:
+            yield
+        finally:
+            self._reserved -= count
+            self.queue.notify(WRITABLE)
 
     def push(self, data: Bytes, packet: bool = False) -> None:
         """Append bytes; the caller has looked at `room`."""
@@ -220,7 +233,7 @@ class Pipe:
             or limits.beyond(creds, pages, limits.user_pages_hard)
         ):
             raise EPERM("beyond fs.pipe-max-size or fs.pipe-user-pages-soft")
-        if self.size > capacity:
+        if self.size + self._reserved > capacity:
             raise EBUSY("holds more than that")
         limits.count(self._uid, pages)
         self.capacity = capacity

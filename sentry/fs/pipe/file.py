@@ -23,6 +23,7 @@ from sentry.vfs.file import (
     WriteRest,
 )
 from sentry.vfs.interface import Attributes, Inode, Owner
+from sentry.vfs.mount import MountUse
 from sentry.vfs.open import WAITED
 from sentry.vfs.requests import Requests, put_int
 from sentry.wait.again import NotNow, kept
@@ -251,6 +252,7 @@ def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
 def _waiting(file: PipeFile, access: int) -> NotNow:
     need = NotNow(partial(_until_partner, file, access), WAITED, file)
     need.call.hold_files(file)
+    need.call.hold(MountUse(file.location.mount))
     return need
 
 

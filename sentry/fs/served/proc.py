@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from gofer.p9.extensions import Rgetxattrx, Tgetxattrx, Tsetxattrx
-from sentry.abi.stat import S_IFDIR, S_IFREG
-from sentry.errors import EEXIST, ENOTDIR
 from sentry.fs.gofer import arrival
 from sentry.fs.gofer.session import expect
 from sentry.wait.fiber import Mode
@@ -36,44 +34,6 @@ class ServedText:
         """Somebody has written that. Raises: as `show`."""
         request = Tsetxattrx(self._root, b"", TEXT, 0, data)
         self._session.reply((self, Tsetxattrx), request, mode=Mode.KILLABLE, slow=True)
-
-
-class ServedTexts:
-    """Those of a sandbox, by path below /proc: `kernel.services.proc_files`."""
-
-    def __init__(self) -> None:
-        self._files: dict[bytes, ServedText] = {}
-
-    def names(self, folder: bytes = b"") -> dict[bytes, int]:
-        """For a listing: names, and what they are (S_IFMT bits)."""
-        above = folder + b"/" if folder else b""
-        found = {}
-        for path in self._files:
-            if path.startswith(above):
-                name, deeper, _ = path[len(above) :].partition(b"/")
-                found[name] = S_IFDIR if deeper else S_IFREG
-        return found
-
-    def find(self, path: bytes) -> ServedText | None:
-        """If there is one."""
-        return self._files.get(path)
-
-    def has_folder(self, path: bytes) -> bool:
-        """Some are below it."""
-        return any(each.startswith(path + b"/") for each in self._files)
-
-    def check_new(self, path: bytes) -> None:
-        """Raises: EEXIST; ENOTDIR if one of them is in the way."""
-        if path in self._files or self.has_folder(path):
-            raise EEXIST("there is such a file")
-        if any(path.startswith(each + b"/") for each in self._files):
-            raise ENOTDIR("below a file")
-
-    def add(self, path: bytes, session: ServedSession, text: ServedText) -> None:
-        """As long as the session lives. Raises: EEXIST, ENOTDIR."""
-        self.check_new(path)
-        self._files[path] = text
-        session.on_end.append(lambda: self._files.pop(path, None))
 
 
 async def attached(session: ServedSession, mode: int) -> ServedText:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gofer.p9.codec import Message
 from gofer.p9.extensions import Tpollx
-from sentry.errors import EBUSY
 from sentry.fs.gofer.requests import Pending, close_quietly
 from sentry.fs.gofer.session import Asked, Exchangeable, Session
 from sentry.wait.fiber import Mode
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 LOOKS: Final = 4
 """So often in its patience one looks whether something has become too old."""
 DRAINED_AT_ONCE: Final = 16
-MAX_SESSIONS: Final = 256
 
 
 class ServedSession(Session):
@@ -138,30 +136,3 @@ class ServedSession(Session):
             call()
         if self._fd >= 0:
             self.close()
-
-
-class Served:
-    """All sessions of a sandbox: `kernel.services.served`."""
-
-    def __init__(self) -> None:
-        self._sessions: set[ServedSession] = set()
-
-    def __len__(self) -> int:
-        return len(self._sessions)
-
-    @property
-    def are_mounted(self) -> bool:
-        """One of them serves a file system."""
-        return any(session.is_mounted for session in self._sessions)
-
-    def add(self, session: ServedSession) -> None:
-        """One more. Raises: EBUSY."""
-        if len(self._sessions) >= MAX_SESSIONS:
-            raise EBUSY("too many objects are served")
-        self._sessions.add(session)
-        session.on_end.append(lambda: self._sessions.discard(session))
-
-    def leave(self) -> None:
-        """In a forked sandbox: they are its parent's."""
-        for session in list(self._sessions):
-            session.close()

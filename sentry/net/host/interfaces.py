@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
@@ -19,6 +18,8 @@ from sentry.net.netlink.nexthops import gateway_of, parse_hops
 from sentry.net.netlink.notices import link_message, tell, tell_address
 from sentry.net.netlink.route import GROUPS, route_message
 from sentry.net.routes import MAX_ROUTES, Hop, Route
+from sentry.net.sysctls import link_renamed
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -49,10 +50,14 @@ def show(stack: Stack, parts: Iterable[bytes], *, links_only: bool) -> Steps[Non
     for index in known.keys() - links.keys() - {LOOPBACK_INDEX}:
         yield from _show_addresses(stack, known[index], known[index].addresses, [])
         stack.interfaces.remove(index)
+        link_renamed(stack, known[index].name, None)
         gone = link_message(known[index], abi.RTM_DELLINK, EVERY_FLAG)
         tell(stack, abi.RTNLGRP_LINK, gone)
+    _rename(stack, known, links)
     for index, link in links.items():
         yield
+        if (own := stack.interfaces.get(index)) is not None and own.driver is not None:
+            continue  # a program has made one with this number
         if index == LOOPBACK_INDEX and stack.host is None:
             continue  # what goes by the loopback stays in the sandbox
         old = known.get(index)
@@ -64,6 +69,18 @@ def show(stack: Stack, parts: Iterable[bytes], *, links_only: bool) -> Steps[Non
             change = EVERY_FLAG if old is None else old.flags ^ link.flags
             tell(stack, abi.RTNLGRP_LINK, link_message(link, change=change))
         yield from _show_addresses(stack, link, before, link.addresses)
+
+
+def _rename(stack: Stack, known: dict[int, Interface], links: dict[int, Interface]) -> None:
+    """What programs have written of an interface goes with it, whoever has its name now."""
+    renamed = [
+        (index, known[index].name, links[index].name) for index in known.keys() & links.keys()
+        if known[index].name != links[index].name
+    ]  # fmt: skip
+    for index, old, _ in renamed:
+        link_renamed(stack, old, f"{index}/")  # no name: two may have changed theirs
+    for index, _, new in renamed:
+        link_renamed(stack, f"{index}/", new)
 
 
 def _take(kind: int, body: bytes, links: dict[int, Interface], routes: dict[Route, None]) -> None:

@@ -39,6 +39,7 @@ from sentry.net.socket import Socket
 from sentry.net.sockfs import socket_location
 from sentry.net.sysctls import FIRST_UNPRIVILEGED, first_unprivileged_port
 from sentry.vfs.requests import Requests, put_int
+from sentry.wait.again import CURRENT, Keeping, kept
 from sentry.wait.fiber import Mode
 from sentry.wait.host_queue import HostQueue
 from sentry.wait.sleep import ended, instead, until
@@ -52,6 +53,8 @@ PIECE: Final = 1 << 18
 """Bytes that one call moves."""
 SENT_FLAGS: Final = abi.MSG_OOB | abi.MSG_DONTROUTE | abi.MSG_EOR | abi.MSG_MORE | abi.MSG_CONFIRM
 RECEIVED_FLAGS: Final = abi.MSG_OOB | abi.MSG_PEEK | abi.MSG_TRUNC | abi.MSG_ERRQUEUE
+Came = tuple[int, bytes, bytes, bytes, int]
+"""What `calls.receive` gives."""
 MAX_SOCKETS: Final = 8192
 """Of one sandbox: each is a descriptor of the Sentry."""
 
@@ -203,21 +206,26 @@ class HostSocket(Socket):
 
     def try_receive(self, dest: Dest, flags: int) -> Received:
         """recvmsg(2)."""
-        self.take_error()
-        wanted = min(dest.count, PIECE)
-        try:
-            got, data, address, control, out = calls.receive(
-                self.fd, wanted, flags & RECEIVED_FLAGS | abi.MSG_DONTWAIT
-            )
-        except ENOTCONN:
-            if self.read_shut:  # it had been reset
-                return Received(0)
-            raise
-        finally:
-            self._host_queue.arm(EPOLLIN)
+        came: Came | None = kept((self, "came"))
+        if came is None:
+            self.take_error()
+            try:
+                came = calls.receive(
+                    self.fd, min(dest.count, PIECE), flags & RECEIVED_FLAGS | abi.MSG_DONTWAIT
+                )
+            except ENOTCONN:
+                if self.read_shut:  # it had been reset
+                    return Received(0)
+                raise
+            finally:
+                self._host_queue.arm(EPOLLIN)
+        got, data, address, control, out = came
         if flags & abi.MSG_TRUNC and self.kind == abi.SOCK_STREAM:
             return Received(got, address, 0, None)
-        dest.put(data)
+        with Keeping((self, "came"), came):  # the host has it no more
+            dest.put(data)
+        if CURRENT.call is not None:
+            CURRENT.call.answers.pop((self, "came"), None)
         records = parse_records(control)
         ancillary = Ancillary(records=records) if records else None
         told = abi.MSG_TRUNC | abi.MSG_EOR | abi.MSG_OOB | abi.MSG_ERRQUEUE | abi.MSG_CTRUNC

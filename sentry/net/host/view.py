@@ -7,12 +7,12 @@ if somebody inside listens to rtnetlink(7), who is told then; else nothing is do
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.netlink import NETLINK_ROUTE
 from sentry.errors import Errno
 from sentry.net.host.interfaces import show
+from sentry.suppress import suppress
 from sentry.wait.again import settled
 from sentry.wait.fiber import Mode
 from sentry.wait.lock import Lock

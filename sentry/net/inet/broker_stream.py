@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +23,7 @@ from sentry.net.host import calls
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.sockfs import new_location
 from sentry.net.tcp.core import nothing
+from sentry.suppress import suppress
 from sentry.vfs.interface import Owner
 from sentry.wait.fiber import TimedOut, loosen
 from sentry.wait.host_queue import HostQueue

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,6 +20,7 @@ from sentry.net.host.protocol import MAX_LISTENING
 from sentry.net.inet.address import pack
 from sentry.net.inet.entrant import Entrant
 from sentry.net.inet.tcp_listener import TcpListener
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from sentry.net.host.process import NetworkProcess

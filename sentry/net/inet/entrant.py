@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.poll import EPOLLIN, EPOLLOUT
@@ -29,6 +28,7 @@ from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.tcp_listener import listening_at
 from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.sockfs import socket_location
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -147,10 +147,6 @@ class Ports:
             for one in self.ended.at(port)
         )
 
-    def taken(self) -> frozenset[int]:
-        """Those that some socket has."""
-        return frozenset(self._bound)
-
     def adopt(self, sock: Bound) -> None:
         """An accepted socket shares the port of its listener."""
         port = sock.local.port

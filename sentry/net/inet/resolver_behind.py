@@ -7,7 +7,6 @@ They come as packets that would go on, by a link that leads outside, to a namese
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sentry.abi.socket import IPPROTO_UDP
@@ -17,6 +16,7 @@ from sentry.net.inet.leaving import mapped, plain
 from sentry.net.ip import output
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Outgoing
+from sentry.suppress import suppress
 
 if TYPE_CHECKING:
     from sentry.net.ip.checksum import Bytes

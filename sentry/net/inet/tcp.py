@@ -65,6 +65,7 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_filtered import FIRST_NS, TcpFiltered
 from sentry.net.inet.tcp_listener import TcpListener, listening_at
 from sentry.net.inet.tcp_options import MSS, TCP, info, setting
+from sentry.net.inet.tcp_stream import taken
 from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.message import Ancillary, Received
 from sentry.net.socket import COMES
@@ -301,7 +302,9 @@ class TcpSocket(TcpFiltered):
         self.uncork()
         done = 0
         while source.count and room > 0:
-            data = bytes(source.get(min(source.count, PIECE, room)))
+            data = taken(source, min(source.count, PIECE, room), done)
+            if not data:
+                break
             if flags & MSG_OOB and not source.count:
                 self._send_urgent(peer, data)
             else:

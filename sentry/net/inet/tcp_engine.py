@@ -27,11 +27,11 @@ from sentry.abi.socket import (
     BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
 )
 from sentry.abi.socket import IPPROTO_TCP, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SO_REUSEPORT
-from sentry.errors import EAGAIN, ENFILE
+from sentry.errors import EAGAIN, EFAULT, ENFILE
 from sentry.net.inet.error_queue import wants_errors
 from sentry.net.inet.leaving import mark_of, plain
 from sentry.net.inet.tcp_options import pack_info
-from sentry.net.inet.tcp_stream import put
+from sentry.net.inet.tcp_stream import put, taken
 from sentry.net.inet.tcp_tuning import tune
 from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
 from sentry.net.message import Received
@@ -212,7 +212,9 @@ class Engine:
         one, now_ns = self.connection, self.layer.clock()
         done = 0
         while source.count and (room := self._room()):
-            data = bytes(source.get(min(source.count, PIECE, room)))
+            data = taken(source, min(source.count, PIECE, room), done)
+            if not data:
+                return done
             has_more = source.count and room > len(data)
             if flags & MSG_OOB and not source.count:
                 done += one.send_urgent(now_ns, data)
@@ -252,13 +254,21 @@ class Engine:
 
     def receive_urgent(self, dest: Dest, flags: int) -> Received:
         """MSG_OOB. Raises: EINVAL, EAGAIN."""
-        byte = self.connection.receive_urgent(peek=bool(flags & MSG_PEEK))
-        self._sock.urgent_unread = self.connection.urgent
+        byte = self.connection.receive_urgent(peek=True)
         if byte is None:
             return Received(0)
-        if dest.count:
-            dest.put(bytes([byte]))
+        try:
+            if dest.count:
+                dest.put(bytes([byte]))
+        except EFAULT:  # it is lost, as in Linux
+            self._take_urgent(flags)
+            raise
+        self._take_urgent(flags)
         return Received(1, flags=MSG_OOB)
+
+    def _take_urgent(self, flags: int) -> None:
+        self.connection.receive_urgent(peek=bool(flags & MSG_PEEK))
+        self._sock.urgent_unread = self.connection.urgent
 
     # --- options
 

@@ -298,3 +298,14 @@ def put(dest: Dest, part: bytes | memoryview, done: int) -> bool:
             return False
         raise
     return True
+
+
+def taken(source: Source, size: int, done: int) -> bytes:
+    """So many bytes of the program's; none where they cannot be read, but others went already: the
+    call would begin anew, and send those again."""
+    try:
+        return bytes(source.get(size))
+    except (EFAULT, NotNow):
+        if done:
+            return b""
+        raise

@@ -7,7 +7,6 @@ Ethernet interface that is up among them gets a link and a packet socket, and lo
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +19,7 @@ from sentry.net.link.link import EthernetLink
 from sentry.net.link.timing import Timing
 from sentry.net.link.uplink import Uplink
 from sentry.net.netlink.neighbours import learned
+from sentry.suppress import suppress
 from sentry.wait.fiber import Mode
 from sentry.wait.steps import driven
 
@@ -57,6 +57,7 @@ class Uplinks:
         self._uplinks: dict[int, Uplink] = {}
         self._static: dict[tuple[int, bytes], bytes] = {}
         self._timing = Timing(layer, loop)
+        self._is_closed = False
 
     async def follow(self, parts: list[bytes]) -> None:
         """A list has been shown: open and close what it says."""
@@ -66,12 +67,13 @@ class Uplinks:
             if each.kind == ARPHRD_ETHER and each.is_up and len(each.hardware) == 6
             and each.driver is None
         }  # fmt: skip
-        for index in self._uplinks.keys() - wanted.keys():
-            self._drop(index)
+        for index, known in list(self._uplinks.items()):
+            if index not in wanted or not known.is_bound:
+                self._drop(index)  # another may have its number by now
         for index, interface in wanted.items():
-            known = self._uplinks.get(index)
-            if known is not None:
-                known.link.hardware = interface.hardware
+            opened = self._uplinks.get(index)
+            if opened is not None:
+                opened.link.hardware = interface.hardware
             elif len(self._uplinks) < MAX_LINKS:
                 with suppress(Errno):  # it has gone again
                     await self._open(interface)
@@ -98,6 +100,9 @@ class Uplinks:
 
     async def _open(self, interface: Interface) -> None:
         fd = await self._process.uplink(interface.index)
+        if self._is_closed:
+            os.close(fd)
+            return
         chance = int.from_bytes(os.urandom(4))
         link = EthernetLink(interface.index, interface.hardware, self._layer, chance)
         link.faults = self._layer.faults_of(link)
@@ -123,6 +128,7 @@ class Uplinks:
 
     def close(self) -> None:
         """The namespace ends."""
+        self._is_closed = True
         for index in list(self._uplinks):
             self._drop(index)
         self._timing.stop()

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.poll import EPOLLIN, EPOLLOUT
-from sentry.errors import EAGAIN
+from sentry.errors import EAGAIN, Errno
+from sentry.net.host import calls
 from sentry.net.link import ethernet, vnet
 from sentry.net.link.early import RECORD, Segment
 from sentry.platform._native import ffi, lib
@@ -92,6 +93,15 @@ class Uplink:
         if self._sender is not None:
             self._sender.shut(self._fd)
         return self._fd
+
+    @property
+    def is_bound(self) -> bool:
+        """The interface has not gone: of one that has, whose number another may have, the socket is
+        bound to none. packet_notifier()."""
+        try:
+            return bound_to(calls.name(self._fd, peer=False)) == self.link.index
+        except Errno:  # as of a stand-in for one
+            return True
 
     def _ready(self, events: int) -> None:
         if events & EPOLLOUT and self._is_full:
@@ -259,6 +269,11 @@ class Uplink:
         elif self._is_full:
             self._is_full = False
             self._flush()
+
+
+def bound_to(address: bytes) -> int:
+    """The interface in a struct sockaddr_ll."""
+    return int.from_bytes(address[4:8], "little", signed=True)
 
 
 def _first_of(frames: list[bytes], begin: int) -> list[bytes]:

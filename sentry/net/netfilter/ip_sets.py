@@ -6,7 +6,7 @@ is in a content is looked up in a dictionary: of networks once for each size tha
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from _heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 

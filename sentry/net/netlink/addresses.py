@@ -31,14 +31,15 @@ def get_addresses(request: Request) -> Iterable[Reply]:
         if wanted:
             request.stack.interfaces.by_index(wanted)
     if request.flags & abi.NLM_F_DUMP:
-        return [
+        return (
             address_message(link, own)
             for number_of_family in (AF_INET, AF_INET6)
             if family not in (AF_INET, AF_INET6) or family == number_of_family
-            for link in request.stack.interfaces
+            for link in request.stack.interfaces.those_still_there()
             if wanted in (0, link.index)
             for own in link.of_family(number_of_family)
-        ]
+            if own in link.addresses
+        )
     if family != AF_INET6:
         raise EOPNOTSUPP("no single address")
     attributes = request.attributes(abi.IFADDRMSG.size)

@@ -53,7 +53,7 @@ def get_link(request: Request) -> Iterable[Reply]:
             from sentry.net.virtual import bridging  # noqa: PLC0415
 
             return bridging.port_messages(request.stack)
-        return [link_message(link) for link in request.stack.interfaces]
+        return (link_message(link) for link in request.stack.interfaces.those_still_there())
     head = abi.IFINFOMSG.unpack(request.fixed(abi.IFINFOMSG.size))
     link = find_link(request, head.ifi_index, request.attributes(abi.IFINFOMSG.size))
     return [link_message(link)]

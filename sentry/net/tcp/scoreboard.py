@@ -6,8 +6,8 @@ over never, and one that does say something costs its new records once. RFC 2018
 
 from __future__ import annotations
 
+from _heapq import heappop, heappush
 from bisect import bisect_left, bisect_right
-from heapq import heappop, heappush
 from typing import Final
 
 from sentry.net.tcp.intervals import Intervals

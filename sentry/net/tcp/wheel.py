@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from _heapq import heappop, heappush
 from collections.abc import Hashable
-from heapq import heappop, heappush
 from typing import Final, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)

@@ -27,6 +27,7 @@ from sentry.net.tun import attach
 from sentry.net.tun.address_filter import AddressFilter
 from sentry.net.tun.interface import FEATURES
 from sentry.vfs.requests import INT, Requests
+from sentry.wait.again import Keeping, kept
 
 if TYPE_CHECKING:
     from sentry.net.tun.device import TunDevice
@@ -81,12 +82,16 @@ def _features(device: TunDevice, caller: Caller, argument: int) -> None:
 
 @REQUESTS.handles("TUNSETIFF", partial="IFF_NAPI and IFF_ONE_QUEUE change nothing")
 def _set_interface(device: TunDevice, caller: Caller, argument: int) -> None:
-    raw = caller.mm.read(argument, IFREQ_SIZE)
-    attach.check_free(device)
-    wanted = raw[: IFNAMSIZ - 1].split(b"\0", 1)[0]
-    (flags,) = struct.unpack_from("<H", raw, IFNAMSIZ)
-    name = attach.set_interface(device, caller, wanted, flags)
-    caller.mm.write(argument, name.encode().ljust(IFNAMSIZ, b"\0") + raw[IFNAMSIZ:])
+    told: bytes | None = kept((device, "attached"))
+    if told is None:
+        raw = caller.mm.read(argument, IFREQ_SIZE)
+        attach.check_free(device)
+        wanted = raw[: IFNAMSIZ - 1].split(b"\0", 1)[0]
+        (flags,) = struct.unpack_from("<H", raw, IFNAMSIZ)
+        name = attach.set_interface(device, caller, wanted, flags)
+        told = name.encode().ljust(IFNAMSIZ, b"\0") + raw[IFNAMSIZ:]
+    with Keeping((device, "attached"), told):  # it is attached already, and would be EEXIST
+        caller.mm.write(argument, told)
 
 
 @REQUESTS.handles("TUNGETIFF")

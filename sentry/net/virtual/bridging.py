@@ -77,7 +77,7 @@ def set_port(link: Interface, attributes: Attributes) -> None:
 
 def port_messages(stack: Stack) -> Iterable[Reply]:
     """RTM_GETLINK of AF_BRIDGE: br_fill_ifinfo()."""
-    for link in stack.interfaces:
+    for link in stack.interfaces.those_still_there():
         port = link.driver.upper if link.driver is not None else None
         if link.driver is None or port is None:
             continue

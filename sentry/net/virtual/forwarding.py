@@ -41,7 +41,7 @@ def entries(request: Request) -> Iterator[Reply]:
     """RTM_GETNEIGH: all, of a bridge, or of a port. rtnl_fdb_dump(), br_fdb_dump()."""
     index, master = _filter(request)
     known: dict[Bridge, dict[Port | None, list[Entry]]] = {}
-    for link in list(request.stack.interfaces):
+    for link in request.stack.interfaces.those_still_there():
         if index not in (0, link.index):
             continue
         port, bridge = _port_of(link), _bridge_of(link)

@@ -18,7 +18,7 @@ PRIORITIES: Final = "0:0  1:0  2:0  3:0  4:0  5:0  6:0 7:0"
 
 def vlans(stack: Stack) -> Iterator[Vlan]:
     """All of a stack."""
-    for link in stack.interfaces:
+    for link in stack.interfaces.those_still_there():
         if link.driver is not None and link.driver.kind == "vlan":
             yield cast("Vlan", link.driver)
 

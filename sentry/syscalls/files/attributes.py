@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
@@ -25,6 +26,7 @@ from sentry.syscalls.types import (
     UInt,
 )
 from sentry.vfs.attributes import (
+    Named,
     Times,
     chmod_location,
     chown_location,
@@ -49,7 +51,8 @@ NS = 1_000_000_000
 @syscall(90)
 def sys_chmod(task: Task, path: Path, mode: Mode) -> None:
     """chmod(2)."""
-    chmod_location(task, resolve(task, AT_FDCWD, path), mode)
+    with Named(partial(resolve, task, AT_FDCWD, path)) as place:
+        chmod_location(task, place, mode)
 
 
 @syscall(91)
@@ -61,7 +64,8 @@ def sys_fchmod(task: Task, file: File, mode: Mode) -> None:
 @syscall(268)
 def sys_fchmodat(task: Task, dirfd: DirFd, path: Path, mode: Mode) -> None:
     """fchmodat(2): the system call has no flags."""
-    chmod_location(task, resolve(task, dirfd, path), mode)
+    with Named(partial(resolve, task, dirfd, path)) as place:
+        chmod_location(task, place, mode)
 
 
 @syscall(452)
@@ -71,7 +75,8 @@ def sys_fchmodat2(
     """fchmodat2(2)."""
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise EINVAL(f"flags {flags:#x}")
-    chmod_location(task, at_path(task, dirfd, path, flags), mode)
+    with Named(partial(at_path, task, dirfd, path, flags)) as place:
+        chmod_location(task, place, mode)
 
 
 # --- chown
@@ -85,13 +90,15 @@ def chown(task: Task, place: Location, uid: int, gid: int) -> None:
 @syscall(92)
 def sys_chown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
     """chown(2)."""
-    chown(task, resolve(task, AT_FDCWD, path), uid, gid)
+    with Named(partial(resolve, task, AT_FDCWD, path)) as place:
+        chown(task, place, uid, gid)
 
 
 @syscall(94)
 def sys_lchown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
     """lchown(2)."""
-    chown(task, resolve(task, AT_FDCWD, path, follow=False), uid, gid)
+    with Named(partial(resolve, task, AT_FDCWD, path, follow=False)) as place:
+        chown(task, place, uid, gid)
 
 
 @syscall(93)
@@ -107,7 +114,8 @@ def sys_fchownat(
     """fchownat(2)."""
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise EINVAL(f"flags {flags:#x}")
-    chown(task, at_path(task, dirfd, path, flags), uid, gid)
+    with Named(partial(at_path, task, dirfd, path, flags)) as place:
+        chown(task, place, uid, gid)
 
 
 # --- times
@@ -147,7 +155,8 @@ def set_times_at(
         return
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise EINVAL(f"flags {flags:#x}")
-    set_times(task, at_path(task, dirfd, path, flags), times)
+    with Named(partial(at_path, task, dirfd, path, flags)) as place:
+        set_times(task, place, times)
 
 
 @syscall(280)
@@ -209,8 +218,8 @@ def sys_truncate(task: Task, path: PathAddr, length: Offset) -> None:
     """truncate(2)."""
     if length < 0:
         raise EINVAL(f"length {length}")
-    location = resolve(task, AT_FDCWD, path.read())
-    truncate_path(task, location, length)
+    with Named(lambda: resolve(task, AT_FDCWD, path.read())) as location:
+        truncate_path(task, location, length)
     tell_changed(location.dentry, IN_MODIFY)
 
 

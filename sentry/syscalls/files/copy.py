@@ -273,13 +273,14 @@ async def pipe_to_file(
         if not data:
             break
         wrote = 0
-        try:
-            wrote = await target.write(data)
-        except (Errno, Interrupted):
-            if not done:
-                raise
-        finally:
-            source.pipe.put_back(data[wrote:])
+        with source.pipe.reserved(len(data)):
+            try:
+                wrote = await target.write(data)
+            except (Errno, Interrupted):
+                if not done:
+                    raise
+            finally:
+                source.pipe.put_back(data[wrote:])
         done += wrote
         if wrote < len(data):
             break
@@ -293,9 +294,11 @@ async def file_to_pipe(
     room = await wait_pipe(
         target.pipe, lambda: writable_room(task, target.pipe), WRITABLE, nonblock
     )
-    data = await source.read(min(count, room, PIECE))
-    if data:
-        target.pipe.push(data)
+    wanted = min(count, room, PIECE)
+    with target.pipe.reserved(wanted):
+        data = await source.read(wanted)
+        if data:
+            target.pipe.push(data)
     return len(data)
 
 

@@ -31,6 +31,7 @@ class Looked(Protocol):
     queue: WaitQueue
 
     def decref(self) -> None: ...
+    def let_go(self) -> None: ...
 
 
 Look = Callable[[list[Looked]], Steps[int]]

@@ -22,6 +22,7 @@ from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import DirFd, Int, Mode, Path, PathAddr, UInt, UserOut
 from sentry.vfs import names
+from sentry.vfs.attributes import Named
 from sentry.vfs.location import Location
 from sentry.vfs.walk import resolve, resolve_parent
 
@@ -57,7 +58,8 @@ def link(task: Task, old: tuple[int, UserPath], new: tuple[int, UserPath], flags
         return resolve(task, old[0], old_name, follow=follow, empty_ok=empty_ok)
 
     new_name = second_path(new[1], place)
-    names.link(task, place(), new[0], new_name)
+    with Named(place) as found:
+        names.link(task, found, new[0], new_name)
 
 
 @syscall(86)

@@ -190,6 +190,10 @@ class PollSet:
         for file in self._files:
             file.refs += 1
 
+    def let_go(self) -> None:
+        """A call that was asleep with it has ended: sentry.wait.again."""
+        self.decref()
+
     def decref(self) -> None:
         """One sleeps on it no more."""
         self.refs -= 1

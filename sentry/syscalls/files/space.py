@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import (
@@ -31,6 +30,7 @@ from sentry.errors import (
     ETXTBSY,
     Errno,
 )
+from sentry.suppress import suppress
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import File, Int, Offset, RawFile, Size, UInt, UserIn, UserOut
 from sentry.vfs.flags import check_append_only

@@ -25,6 +25,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size, UInt, UserOut
 from sentry.vfs.access import check_inode
 from sentry.vfs.acls import get_acl, set_acl
+from sentry.vfs.attributes import Named
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Inode
 from sentry.vfs.location import Location
@@ -97,7 +98,11 @@ def set_value(
     if size > XATTR_SIZE_MAX:
         raise E2BIG(f"{size} bytes")
     data = task.mm.read(addr, size) if size else b""
-    location = place()
+    with Named(place) as location:
+        _set(task, location, key, data, flags)
+
+
+def _set(task: Task, location: Location, key: bytes, data: bytes, flags: int) -> None:
     location.mount.check_writable()
     if key in acl.NAMES:
         set_acl(task, location, key, data)
@@ -152,7 +157,11 @@ def list_names(task: Task, place: Place, out: Out, size: int) -> int:
 def remove(task: Task, place: Place, name: int) -> None:
     """removexattr."""
     key = read_name(task, name)
-    location = place()
+    with Named(place) as location:
+        _remove(task, location, key)
+
+
+def _remove(task: Task, location: Location, key: bytes) -> None:
     location.mount.check_writable()
     if key in acl.NAMES:
         set_acl(task, location, key, b"")

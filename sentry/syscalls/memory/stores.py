@@ -6,7 +6,6 @@ wait: what is left is sent behind.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from sentry.errors import Errno
 from sentry.mm.advice import stored_elsewhere
 from sentry.mm.layout import TASK_END
 from sentry.mm.mapping import munmap
+from sentry.suppress import suppress
 from sentry.wait.again import again, kept, settled
 from sentry.wait.steps import in_steps
 

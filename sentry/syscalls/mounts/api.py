@@ -48,6 +48,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, PathAddr, Size, UInt
 from sentry.vfs import mounting
 from sentry.vfs.file import FileDescription, Result
+from sentry.vfs.grafting import check_place
 from sentry.vfs.location import Location
 from sentry.vfs.mount import Mount, top, tree
 from sentry.vfs.mounting import TreeFile, may_mount
@@ -302,6 +303,7 @@ def sys_move_mount(
     if group:
         mounting.set_group(task, source, target)
         return 0
+    check_place(task.mounts, target)
     move = move_beneath if beneath else mounting.move
     return in_steps(move(task, source, target), lock)
 

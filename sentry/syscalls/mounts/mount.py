@@ -27,6 +27,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size
 from sentry.vfs import mounting, unmounting
 from sentry.vfs.file import Result
+from sentry.vfs.grafting import check_place
 from sentry.vfs.location import Location
 from sentry.vfs.mount import MOUNT_FLAGS, top
 from sentry.vfs.mounting import check_mount_root, may_mount
@@ -86,6 +87,8 @@ def sys_mount(
         else:
             mounting.remount(task, place, flags, options)
         return 0
+    if flags & MS_BIND or not flags & KINDS:
+        check_place(task.mounts, place)
     if flags & MS_BIND:
         found = source_of(task, device)
         steps = mounting.bind(task, found, place, recursive=bool(flags & MS_REC))
@@ -181,6 +184,7 @@ def sys_pivot_root(task: Task, new_root: PathAddr, put_old: PathAddr) -> None:
     new_place = directory(task, new_name)
     old_place = directory(task, old_name)
     task.mounts.lock.check()
+    check_place(task.mounts, old_place)
     root, new_mount = task.fs.root, new_place.mount
     parents = [m.parent.mount for m in (new_mount, root.mount) if m.parent is not None]
     if old_place.mount.group is not None or any(p.group is not None for p in parents):

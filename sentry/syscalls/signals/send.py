@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_KILL
@@ -16,6 +15,7 @@ from sentry.errors import EINVAL, EPERM, ESRCH
 from sentry.kernel.signals import NSIG, SigInfo
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import may_signal, send_to_group, send_to_task
+from sentry.suppress import suppress
 from sentry.syscalls.processes.pidfd import target_of
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Pid, Signal, UInt

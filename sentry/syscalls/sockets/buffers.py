@@ -6,20 +6,58 @@ copy (EAGAIN, ENOTCONN and the like come first).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sentry.errors import EFAULT, ENOTSOCK
 from sentry.kernel.task import Task
 from sentry.mm.manager import MAX_RW_COUNT
 from sentry.net.socket import Socket
+from sentry.vfs.file import FileDescription
+from sentry.wait.again import NotNow, kept
+
+USED: Final = "socket"
+"""Key of the file of a call that is made again."""
 
 
 def socket_of(task: Task, fd: int) -> Socket:
     """The socket of a descriptor. EBADF, ENOTSOCK."""
-    file = task.files.get(fd & 0xFFFFFFFF)
+    return check_socket(task.files.get(fd & 0xFFFFFFFF))
+
+
+def check_socket(file: FileDescription) -> Socket:
+    """It is one. Raises: ENOTSOCK."""
     if not isinstance(file, Socket):
-        raise ENOTSOCK(f"fd {fd}")
+        raise ENOTSOCK(repr(file))
     return file
+
+
+class UsedFile:
+    """`with` it: the file of a descriptor, which stays the one of its call until the end, where
+    that has to wait for something and is made again: another may have the number by then."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, task: Task, fd: int) -> None:
+        self._file: FileDescription = kept(USED) or task.files.get(fd & 0xFFFFFFFF)
+
+    def __enter__(self) -> Any:
+        """The file."""
+        return self._file
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        if isinstance(error, NotNow):
+            error.call.answers[USED] = self._file
+            error.call.hold_files(self._file)
+
+
+class Used(UsedFile):
+    """The same of a socket. ENOTSOCK."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Socket:
+        """The socket."""
+        return check_socket(self._file)
 
 
 class BadBuffer:

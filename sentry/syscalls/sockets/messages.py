@@ -21,7 +21,7 @@ from sentry.net.message import Ancillary, Received
 from sentry.net.socket import Socket
 from sentry.net.unix_flights import drop_files
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.sockets.buffers import dest_of_iov, socket_of, source_of_iov
+from sentry.syscalls.sockets.buffers import Used, dest_of_iov, socket_of, source_of_iov
 from sentry.syscalls.sockets.control import format_control, parse_control
 from sentry.syscalls.types import Addr, Fd, Int, TimespecInOrNull, UInt
 from sentry.vfs.file import Result
@@ -77,7 +77,8 @@ class Header:
 def sys_sendmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> Result:
     """sendmsg(2)."""
     check_flags(flags)
-    return send_one(task, socket_of(task, fd), message, flags)
+    with Used(task, fd) as sock:
+        return send_one(task, sock, message, flags)
 
 
 def send_one(task: Task, sock: Socket, message: int, flags: int) -> Result:
@@ -89,12 +90,12 @@ def send_one(task: Task, sock: Socket, message: int, flags: int) -> Result:
         if task.judge is not None:
             address = task.judge.address(sock, address)
         target = sock.target(task, address)
+    source = source_of_iov(task, header.iov, header.iov_count)
     ancillary = None
     if header.control_size:
         if header.control_size > MAX_CONTROL:
             raise ENOBUFS("msg_controllen")
         ancillary = parse_control(task, sock, task.mm.read(header.control, header.control_size))
-    source = source_of_iov(task, header.iov, header.iov_count)
     send = partial(sock.send_message, task, source, target, flags, ancillary)
     result: Result = send() if ancillary is None else ended(send, partial(_sent, sock, ancillary))
     return result
@@ -113,15 +114,17 @@ def _sent(sock: Socket, ancillary: Ancillary, finish: Callable[[], int]) -> int:
 def sys_recvmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> Result:
     """recvmsg(2)."""
     check_flags(flags)
-    return receive_one(task, socket_of(task, fd), message, flags)
+    if kept(TOLD) is not None:
+        return write_message(task, *kept(TOLD))
+    with Used(task, fd) as sock:
+        return receive_one(task, sock, message, flags)
 
 
 def receive_one(task: Task, sock: Socket, message: int, flags: int) -> Result:
     """One message."""
+    if kept(TOLD) is not None:
+        return write_message(task, *kept(TOLD))
     header = Header(task, message)
-    told = kept(TOLD)
-    if told is not None:
-        return write_message(task, header, told)
     dest = dest_of_iov(task, header.iov, header.iov_count)
     got = sock.receive_message(task, dest, flags)
     result: Result = continued(got, partial(tell, task, sock, header, flags))
@@ -144,7 +147,7 @@ def tell(task: Task, sock: Socket, header: Header, flags: int, got: Received) ->
 def write_message(task: Task, header: Header, told: tuple[int, bytes, bytes, int]) -> int:
     """What a message tells beside its bytes, which is there once only."""
     count, address, control, flags = told
-    with Keeping(TOLD, told):
+    with Keeping(TOLD, (header, told)):
         if header.name:
             task.mm.write(header.name, address[: header.name_size])
             task.mm.write(header.addr + 8, struct.pack("<I", len(address)))

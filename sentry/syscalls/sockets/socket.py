@@ -33,7 +33,15 @@ from sentry.net.socket import Socket
 from sentry.net.unix_flights import drop_files
 from sentry.net.unix_options import UNIX
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.sockets.buffers import dest_of, socket_of, source_of
+from sentry.syscalls.sockets.buffers import (
+    USED,
+    Used,
+    UsedFile,
+    check_socket,
+    dest_of,
+    socket_of,
+    source_of,
+)
 from sentry.syscalls.sockets.control import pidfd
 from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
 from sentry.vfs.file import FileDescription, Result
@@ -44,7 +52,8 @@ SOCK_TYPE_MASK = 0xF
 MAX_ADDRESS = 128
 ACCEPTED: Final = "accepted"
 RECEIVED: Final = "received"
-"""Keys of what came while the program's memory for its address did not."""
+VALUE: Final = "value"
+"""Keys of what came while the program's memory for it, or for its address, did not."""
 
 
 def install(task: Task, sock: Socket, flags: int) -> int:
@@ -137,17 +146,17 @@ def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserO
 @syscall(49)
 def sys_bind(task: Task, fd: Fd, address: UserIn, size: Int) -> Result:
     """bind(2)."""
-    sock = socket_of(task, fd)
-    return sock.bind(task, read_address(task, sock, address, size))
+    with Used(task, fd) as sock:
+        return sock.bind(task, read_address(task, sock, address, size))
 
 
 @syscall(42)
 def sys_connect(task: Task, fd: Fd, address: UserIn, size: Int) -> Result:
     """connect(2): the address is read before it shows that this is no socket."""
-    file = task.files.get(fd & 0xFFFFFFFF)
-    target = read_address(task, file, address, size)
-    sock = socket_of(task, fd)
-    return sock.connect(task, target, bool(sock.flags & O_NONBLOCK))
+    with UsedFile(task, fd) as file:
+        target = read_address(task, file, address, size)
+        sock = check_socket(file)
+        return sock.connect(task, target, bool(sock.flags & O_NONBLOCK))
 
 
 @syscall(50)
@@ -165,7 +174,8 @@ def sys_accept(task: Task, fd: Fd, out: Addr, length: Addr) -> Result:
 @syscall(288)
 def sys_accept4(task: Task, fd: Fd, out: Addr, length: Addr, flags: Int) -> Result:
     """accept4(2)."""
-    task.files.get(fd & 0xFFFFFFFF)
+    if kept(ACCEPTED) is None and kept(USED) is None:
+        task.files.get(fd & 0xFFFFFFFF)
     if flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK):
         raise EINVAL("flags")
     return accept(task, fd, out, length, flags)
@@ -173,8 +183,6 @@ def sys_accept4(task: Task, fd: Fd, out: Addr, length: Addr, flags: Int) -> Resu
 
 def accept(task: Task, fd: int, out: int, length: int, flags: int) -> Result:
     """Wait for a connection and give it a descriptor."""
-    sock = socket_of(task, fd)
-    task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
 
     def finish(accepted: tuple[Socket, bytes]) -> int:
         server, address = accepted
@@ -190,21 +198,27 @@ def accept(task: Task, fd: int, out: int, length: int, flags: int) -> Result:
             raise
         return install(task, server, flags)
 
-    accepted = kept(ACCEPTED) or sock.accept(task, bool(sock.flags & O_NONBLOCK))
-    result: Result = continued(accepted, finish)
-    return result
+    if kept(ACCEPTED) is not None:
+        return finish(kept(ACCEPTED))
+    with Used(task, fd) as sock:
+        task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
+        accepted = sock.accept(task, bool(sock.flags & O_NONBLOCK))
+        result: Result = continued(accepted, finish)
+        return result
 
 
 @syscall(51)
 def sys_getsockname(task: Task, fd: Fd, out: Addr, length: Addr) -> None:
     """getsockname(2)."""
-    write_address(task, socket_of(task, fd).local_address(), out, length)
+    with Used(task, fd) as sock:
+        write_address(task, sock.local_address(), out, length)
 
 
 @syscall(52)
 def sys_getpeername(task: Task, fd: Fd, out: Addr, length: Addr) -> None:
     """getpeername(2)."""
-    write_address(task, socket_of(task, fd).peer_address(), out, length)
+    with Used(task, fd) as sock:
+        write_address(task, sock.peer_address(), out, length)
 
 
 @syscall(48)
@@ -217,30 +231,38 @@ def sys_shutdown(task: Task, fd: Fd, how: Int) -> Result:
 @syscall(54)
 def sys_setsockopt(task: Task, fd: Fd, level: Int, name: Int, value: UserIn, size: Int) -> None:
     """setsockopt(2)."""
-    sock = socket_of(task, fd)
-    if size < 0 or (size < 4 and level == SOL_SOCKET and name != SO_BINDTODEVICE):
-        raise EINVAL("length")
-    size = sock.value_size(task, level, name, size)
-    sock.set_option(task, level, name, value.get(size) if size else b"")
+    with Used(task, fd) as sock:
+        if size < 0 or (size < 4 and level == SOL_SOCKET and name != SO_BINDTODEVICE):
+            raise EINVAL("length")
+        size = sock.value_size(task, level, name, size)
+        sock.set_option(task, level, name, value.get(size) if size else b"")
 
 
 @syscall(55)
 def sys_getsockopt(task: Task, fd: Fd, level: Int, name: Int, out: UserOut, length: Addr) -> None:
     """getsockopt(2)."""
-    sock = socket_of(task, fd)
-    (room,) = struct.unpack("<i", task.mm.read(length, 4))
-    if room < 0:
-        if sock.family == AF_UNIX and level != SOL_SOCKET:
-            raise EOPNOTSUPP(f"level {level}")
-        raise EINVAL("length")
-    value = sock.option(task, level, name, room)
-    if isinstance(value, Question):
-        value = value.answer(task.mm.read(out.addr, value.size))
+    if kept(VALUE) is not None:
+        _write_option(task, out, length, *kept(VALUE))
+        return
+    with Used(task, fd) as sock:
+        (room,) = struct.unpack("<i", task.mm.read(length, 4))
+        if room < 0:
+            if sock.family == AF_UNIX and level != SOL_SOCKET:
+                raise EOPNOTSUPP(f"level {level}")
+            raise EINVAL("length")
+        value = sock.option(task, level, name, room)
+        if isinstance(value, Question):
+            value = value.answer(task.mm.read(out.addr, value.size))
     told = len(value)
     if isinstance(value, Counted):
         value, told = value
-    out.put(value)
-    task.mm.write(length, struct.pack("<i", told))
+    _write_option(task, out, length, value, told)
+
+
+def _write_option(task: Task, out: UserOut, length: int, value: bytes, told: int) -> None:
+    with Keeping(VALUE, (value, told)):  # SO_ERROR is told once
+        out.put(value)
+        task.mm.write(length, struct.pack("<i", told))
 
 
 def peer_pidfd(row: Option, sock: UnixSocket, task: Task, size: int) -> bytes:
@@ -258,13 +280,13 @@ def sys_sendto(
     task: Task, fd: Fd, data: UserIn, count: Size, flags: Int, address: UserIn, size: Int
 ) -> Result:
     """sendto(2)."""
-    sock = socket_of(task, fd)
-    target = None
-    if address:
-        target = sock.target(task, read_address(task, sock, address, size))
-    source = source_of(task, data.addr, count)
-    result: Result = sock.send_message(task, source, target, flags, None)
-    return result
+    with Used(task, fd) as sock:
+        target = None
+        if address:
+            target = sock.target(task, read_address(task, sock, address, size))
+        source = source_of(task, data.addr, count)
+        result: Result = sock.send_message(task, source, target, flags, None)
+        return result
 
 
 @syscall(45)
@@ -272,16 +294,21 @@ def sys_recvfrom(
     task: Task, fd: Fd, out: UserOut, count: Size, flags: Int, address: Addr, length: Addr
 ) -> Result:
     """recvfrom(2)."""
-    sock = socket_of(task, fd)
 
-    def finish(got: Received) -> int:
-        drop_files(sock.stack, got.ancillary)
-        got.ancillary = None
+    def tell(got: Received) -> int:
         if address:
             with Keeping(RECEIVED, got):
                 write_address(task, got.address, address, length)
         return got.count
 
-    got = kept(RECEIVED) or sock.receive_message(task, dest_of(task, out.addr, count), flags)
-    result: Result = continued(got, finish)
-    return result
+    def finish(got: Received) -> int:
+        drop_files(sock.stack, got.ancillary)
+        got.ancillary = None
+        return tell(got)
+
+    if kept(RECEIVED) is not None:
+        return tell(kept(RECEIVED))
+    with Used(task, fd) as sock:
+        got = sock.receive_message(task, dest_of(task, out.addr, count), flags)
+        result: Result = continued(got, finish)
+        return result

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
-from sentry.errors import BY_NUMBER
+from sentry.errors import by_number
 from sentry.kernel.task import Observer
 from sentry.platform.interface import Reg
 from sentry.syscalls.args import Arg
@@ -281,7 +281,7 @@ def result_text(name: str, value: int | None) -> str:
     if value is None:
         return "?"
     if -ERRNO_MAX <= value < 0:
-        error = BY_NUMBER.get(-value)
+        error = by_number(-value)
         if error is None:
             return f"-1 (errno {-value})"
         return f"-1 {error.__name__} ({(error.__doc__ or '').removesuffix('.')})"

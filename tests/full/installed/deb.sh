@@ -3,7 +3,7 @@
 . /scripts/common.sh
 
 activated() { # UNIT-FOLDER: started by who asks at its socket, as systemd would, and asked again
-    local socket
+    local socket before
     socket=$(sed -n 's/^ListenSequentialPacket=//p' "/usr/lib/systemd/$1/runsc-zygote.socket")
     socket=${socket/#%t/"${XDG_RUNTIME_DIR:-}"}
     [ "$socket" = "$(runsc zygote path)" ] && echo "the unit's socket is the zygote's"
@@ -12,10 +12,12 @@ activated() { # UNIT-FOLDER: started by who asks at its socket, as systemd would
         $(sed -n 's/^ExecStart=//p' "/usr/lib/systemd/$1/runsc-zygote.service") >~/activated 2>&1 &
     until [ -S "$socket" ]; do kill -0 $!; done
     [ "$(cat "/proc/$!/comm")" != runsc-zygote ]
-    runsc do true
+    runsc do true # goes on alone where it begins yet
+    before=$(runsc zygote status) # when it has begun
     runsc do true
     case "$(runsc zygote status)" in
-        "process $!, "*"asked 2 times"*) echo "activated by its socket" ;;
+        "$before") echo "not asked: $before" ;;
+        "process $!, "*) echo "activated by its socket" ;;
         *) cat ~/activated; kill $! ;;
     esac
     runsc zygote stop

@@ -31,6 +31,9 @@ class Server:
         b.ok("mknod", b"/tmp/fuse", 0o20666, 10 << 8 | 229)
         self.device = self.mounted(b"/tmp/m")
         self._room = b.program.buffer(ROOM)
+        self.owes: dict[int, int] = {}
+        """By opcode what is not answered yet, if it is to be so."""
+        self.seen: list[int] = []
         self.answer()
 
     def mounted(self, where: bytes) -> int:
@@ -47,6 +50,10 @@ class Server:
         if got < 0:
             return False
         header = f.FUSE_IN_HEADER.unpack(program.read(self._room, got))
+        self.seen.append(header.opcode)
+        if header.opcode in self.owes:
+            self.owes[header.opcode] = header.unique
+            return True
         node = self.node(header.unique)
         attr = node, 5, 1, 0, 0, 0, 0, 0, 0, self.mode, 1, 0, 0, 0, 4096, 0
         body = {

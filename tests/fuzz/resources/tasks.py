@@ -16,6 +16,7 @@ from sentry.abi.keyctl import (
 from sentry.abi.resource import PRIO_PGRP
 from sentry.abi.signal import SIGCONT, SIGKILL, SIGSTOP
 from sentry.config import JobLimits
+from sentry.kernel.cgroup import MAX_DEPTH
 from sentry.kernel.job import Job
 from sentry.wait.steps import at_once
 from tests.fuzz.scaling import Bench, Resource
@@ -339,15 +340,15 @@ def frozen(b: Bench) -> None:
 def device_programs(b: Bench) -> None:
     """Programs of extended BPF, and cgroups in each other that have some."""
     b.world.mount("cgroup2", b"/sys/fs/cgroup")
-    place, room = b"/sys/fs/cgroup", b.program.buffer(64)
+    room = b.program.buffer(64)
     yes = struct.pack("<BBhi", 0xB7, 0, 0, 1) + struct.pack("<BBhi", 0x95, 0, 0, 0)
     code, text = b.program.place(yes), b.program.place(b"GPL\0")
     load = struct.pack("<IIQQ", 15, 2, code, text)
     made = b.each("load", lambda _: b.ok("bpf", 5, load, len(load)))
     b.each("next", lambda i: b.ok("bpf", 11, struct.pack("<III", i, 0, 0), 12))
-    groups = []
-    for _ in range(b.n):
-        place += b"/g"
+    place, groups = b"", []
+    for i in range(b.n):
+        place = place + b"/g" if i % MAX_DEPTH else b"/sys/fs/cgroup/%d" % i
         b.ok("mkdir", place, 0o755)
         groups.append(b.ok("open", place, 0))
     several = abi_bpf.BPF_F_ALLOW_MULTI

@@ -14,8 +14,7 @@ import pytest
 
 from sentry.control.protocol import Reply, Request, decode, encode
 from sentry.fork.succession import END, Place
-
-PATIENCE_S = 20
+from tests.patience import TIMEOUT_S
 
 
 class Followed:
@@ -46,13 +45,13 @@ class Followed:
     def ask(self, request: Request, *fds: int) -> Reply:
         """At the socket where it hears."""
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
-            sock.settimeout(PATIENCE_S)
+            sock.settimeout(TIMEOUT_S)
             sock.connect(self.path)
             socket.send_fds(sock, [encode(request)], list(fds))
             return decode(sock.recv(1 << 12), Reply)
 
     def ended(self) -> int | None:
-        self.thread.join(PATIENCE_S)
+        self.thread.join(TIMEOUT_S)
         return self.status
 
 
@@ -61,7 +60,7 @@ def followed(tmp_path: Path) -> Iterator[Followed]:
     made = Followed(tmp_path)
     yield made
     made.stand_in.close()
-    made.thread.join(PATIENCE_S)
+    made.thread.join(TIMEOUT_S)
     made.successor.close()
     made.listener.close()
     os.close(made.config.stand_in_fd)

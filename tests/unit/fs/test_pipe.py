@@ -167,6 +167,21 @@ def test_fifo_that_waits_for_the_other_side_is_the_one_that_was_found(
     assert other.call("access", b"/p", 0) == (-errno.ENOENT if meanwhile == "renamed" else 0)
 
 
+def test_mount_with_a_fifo_that_somebody_waits_to_open_is_busy(task: Any) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    task.ok("mount", b"none", b"/m", b"tmpfs", 0, 0)
+    task.ok("mknod", b"/m/p", S_IFIFO | 0o600, 0)
+    other = task.sibling()
+    reader = task.begin("open", b"/m/p", O_RDONLY, 0)
+    assert other.call("umount2", b"/m", 0) == -errno.EBUSY
+    writer = other.ok("open", b"/m/p", O_WRONLY, 0)
+    assert reader.wait() == 0
+    other.ok("close", writer)
+    assert other.call("umount2", b"/m", 0) == -errno.EBUSY
+    task.ok("close", 0)
+    other.ok("umount2", b"/m", 0)
+
+
 def test_fifo_for_which_there_is_no_number_any_more_has_no_reader(task: Any) -> None:
     task.ok("mknod", b"/p", S_IFIFO | 0o600, 0)
     other = task.sibling()

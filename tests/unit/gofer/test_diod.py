@@ -33,6 +33,7 @@ from gofer.p9.messages import (
 )
 from sentry.errors import ENOENT
 from sentry.fs.gofer.session import Session, expect
+from tests.patience import TIMEOUT_S
 from tests.unit.gofer.harness import spawn
 
 pytestmark = [
@@ -57,7 +58,7 @@ def listening(tree: Path) -> Iterator[str]:
 
 def tool(name: str, server: str, *arguments: str) -> bytes:
     command = [name, "-s", server, "-a", "/export", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, timeout=30).stdout
+    return subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S).stdout
 
 
 def test_diodcat_reads_whole_files(tree: Path) -> None:
@@ -113,4 +114,4 @@ def test_diod_serves_our_session(tree: Path) -> None:
     session.call_now(Tremove(made))
     assert os.listdir(tree / "e") == []
     session.close()
-    server.wait(timeout=10)
+    server.wait(timeout=TIMEOUT_S)

@@ -39,6 +39,7 @@ from gofer.p9.messages import (
 )
 from gofer.server import Server
 from gofer.shared import Limits
+from tests.patience import TIMEOUT_S
 from tests.unit.gofer.conftest import MakeClient
 from tests.unit.gofer.harness import Client
 
@@ -147,7 +148,7 @@ class Local:
         self.client.call = self._call  # type: ignore[method-assign]
 
     def _call(self, request: Message) -> Message:
-        self.client.sock.settimeout(5)
+        self.client.sock.settimeout(TIMEOUT_S)
         stop = threading.Event()
 
         def pump() -> None:

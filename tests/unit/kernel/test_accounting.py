@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from sentry.abi.fcntl import O_RDONLY, SEEK_END
 from sentry.abi.sched import CLONE_NEWPID
 from sentry.abi.signal import SIGCHLD
-from sentry.kernel.accounting import compressed, terminal_of, turn_on
+from sentry.errors import EAGAIN
+from sentry.kernel.accounting import RECORD, compressed, terminal_of, turn_on
 from sentry.kernel.accounting_file import MAX_UNDERWAY, Accounting
 from sentry.kernel.pids import PidNamespace
 from sentry.wait.eager import eager
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 from tests.world import World
 
 
@@ -144,4 +148,46 @@ def test_file_named_while_the_first_process_ends_is_given_back(
         assert named.done and not pids.ended
         world.settle()
         assert pids.ended
+        assert world.vfs.budget.files == before
+
+
+def test_record_that_is_being_written_goes_to_the_file_that_was_named_then(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with World() as world:
+        program = world.program()
+        before = world.vfs.budget.files
+        for name in (b"/first", b"/second"):
+            program.ok("mknod", name, 0o100644, 0)
+        program.ok("acct", b"/first")
+        accounting = program.task.group.pids.accounting
+        assert accounting is not None
+        kind, queue, is_held = type(accounting.file), WaitQueue(), True
+        write = kind.write
+
+        def free() -> None:
+            if is_held:
+                raise EAGAIN
+
+        async def slow(file: Any, caller: Any, source: Any, rwf: int = 0) -> Any:
+            await until(free, (queue,))
+            return write(file, caller, source, rwf)
+
+        monkeypatch.setattr(kind, "write", slow)
+        child = program._made(program.ok("fork"))
+        child.begin("exit_group", 3)
+        world.settle()
+        program.ok("acct", b"/second")
+        program.ok("acct", 0)
+        world.settle()
+        is_held = False
+        queue.notify_all()
+        world.settle()
+        monkeypatch.undo()
+        sizes = []
+        for name in (b"/first", b"/second"):
+            fd = program.ok("open", name, O_RDONLY, 0)
+            sizes.append(program.ok("lseek", fd, 0, SEEK_END) // RECORD.size)
+            program.ok("close", fd)
+        assert sizes == [2, 1]  # and the last of each is of who has turned it off
         assert world.vfs.budget.files == before

@@ -703,7 +703,7 @@ def test_who_is_killed_is_hashed_no_more(world: Ruled) -> None:
     program.begin("execve", b"/tmp/large", 0, 0)
     world.loop.turn()
     program.task.group.exit(9)
-    began = time.monotonic()
+    began = time.thread_time_ns()
     while not program.task.dead:
         world.loop.turn()
-        assert time.monotonic() - began < 1
+        assert time.thread_time_ns() - began < 1_000_000_000

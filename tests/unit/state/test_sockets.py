@@ -10,11 +10,12 @@ import pytest
 
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
-from sentry.net.inet.address import MAPPED
+from sentry.net.inet.address import MAPPED, Endpoint
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.tcp_options import MIN_WINDOW
 from sentry.net.namespace import NetNamespace
 from sentry.net.sockfs import new_location
+from sentry.state.loader import Loader
 from sentry.state.pages import Damaged
 from sentry.state.records import MOST, TcpEnd
 from sentry.state.sockets import TIMEOUTS, Tying, _filled, common
@@ -41,7 +42,7 @@ def tcp(world: World) -> TcpSocket:
 def loader(capability: int = CAP_NET_ADMIN) -> Any:
     rights = SimpleNamespace(has=lambda asked: asked == capability)
     return SimpleNamespace(
-        snapshot=SimpleNamespace(remains=[]), rights=rights, is_others=lambda stack, port: False
+        snapshot=SimpleNamespace(remains=[]), rights=rights, is_others=lambda sock: False
     )
 
 
@@ -49,6 +50,29 @@ def load(sock: TcpSocket, record: TcpEnd, capability: int = CAP_NET_ADMIN) -> No
     _filled(sock, record)
     files: Any = SimpleNamespace(loader=loader(capability))
     Tying(files).tie(sock, record)
+
+
+def test_port_that_another_container_takes_while_sockets_are_made_is_refused(
+    world: World,
+) -> None:
+    """Programs of a pod run between two sockets of a snapshot."""
+    net = world.kernel.first.net
+    location = new_location(world.kernel.vfs, Owner(0, 0))
+    socks = [TcpSocket(location, abi.AF_INET, abi.IPPROTO_TCP, net.stack) for _ in range(3)]
+    for sock in socks:
+        sock.local, sock.has_port = Endpoint(*HERE), True
+    found: Any = Loader.__new__(Loader)
+    found._net, found._with_ports = net, set()
+    found.snapshot = SimpleNamespace(remains=[])
+    tying = Tying(SimpleNamespace(loader=found))  # type: ignore[arg-type]
+    tying._claim(socks[0], adopted=False)
+    tying._claim(socks[1], adopted=True)  # one that it has accepted
+    other = TcpSocket(location, abi.AF_INET, abi.IPPROTO_TCP, net.stack)
+    other.local = Endpoint(HERE[0], 7001)
+    other.ports.claim(other, other.local, stream=True)
+    socks[2].local = Endpoint(HERE[0], 7001)
+    with pytest.raises(Damaged, match="port 7001 is another container's"):
+        tying._claim(socks[2], adopted=False)
 
 
 @pytest.mark.parametrize("record", [LISTENER, CONNECTED])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sentry.abi.sysvipc import IPC_CREAT
+from sentry.abi.sysvipc import IPC_CREAT, IPC_RMID
 from sentry.state import sysv
 from sentry.state.pages import Damaged
 from tests.unit.state.test_others import Two
@@ -59,3 +59,26 @@ def test_objects_are_those_of_the_pod_and_go_again_if_not_all_can_be_loaded(two:
     two.world.run(objects[None].remove())
     assert (budget.semaphores, budget.message_bytes) == before
     assert not any(sysv.objects_of(ipc.objects))
+
+
+def test_segment_that_took_the_place_of_a_restored_one_stays_another_containers(two: Two) -> None:
+    """While a restore waits for memory, programs of the pod run."""
+    second, first = two.second, two.world.program()
+    ipc = two.world.kernel.first.ipc
+    identifier = first.ok("shmget", 9, 4096, IPC_CREAT | 0o600)
+    assert second.ok("shmget", 9, 4096, IPC_CREAT | 0o600) == identifier
+    made: Any = two.container.ns.ipc.made
+    objects = sysv.Objects(loader(two, None), sysv.save(two.saver(), made), ipc.objects)
+    objects._own.extend(ipc.objects.segments.ids.objects.values())
+
+    first.ok("shmctl", identifier, IPC_RMID, 0)
+    ipc.next_ids["shm"] = identifier
+    assert first.ok("shmget", 10, 8192, IPC_CREAT | 0o600) == identifier
+    (other,) = ipc.objects.segments.ids.objects.values()
+    record: Any = SimpleNamespace(id=identifier, flags=0)
+    with pytest.raises(Damaged):
+        objects.attach(record)
+    objects.finish({})
+    assert (other.size, other.cpid) == (8192, first.task.group.tgid)
+    two.world.run(objects.remove())
+    assert not other.removed

@@ -390,3 +390,19 @@ def test_pivot_root_moves_the_root_of_everybody(task: Any) -> None:
     child.ok("pivot_root", b"/new", b"/new/old")
     other.ok("access", b"/old/new", 0)
     task.ok("access", b"/new/old", 0)
+
+
+def test_removal_takes_mounts_of_other_namespaces_only_if_it_works(task: Any) -> None:
+    task.ok("mkdir", b"/d", 0o755)
+    task.ok("mkdir", b"/d/below", 0o755)
+    other = task.sibling()
+    other.ok("unshare", CLONE_NEWNS)
+    other.ok("mount", b"x", b"/d", b"tmpfs", 0, 0)
+    other.ok("mkdir", b"/d/above", 0o755)
+
+    assert task.call("rmdir", b"/d") == -errno.ENOTEMPTY
+    assert other.call("access", b"/d/above", 0) == 0
+
+    task.ok("rmdir", b"/d/below")
+    task.ok("rmdir", b"/d")
+    assert other.call("access", b"/d/above", 0) == -errno.ENOENT

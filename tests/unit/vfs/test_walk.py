@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sentry.abi.fcntl import (
+    AT_FDCWD,
     O_CREAT,
     O_DIRECTORY,
     O_EXCL,
@@ -15,6 +16,7 @@ from sentry.abi.fcntl import (
     O_PATH,
     O_RDONLY,
     O_RDWR,
+    O_TRUNC,
     O_WRONLY,
     OPEN_HOW,
     RESOLVE_BENEATH,
@@ -24,6 +26,9 @@ from sentry.abi.fcntl import (
 )
 from sentry.abi.mount import MS_BIND
 from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.wait.again import settled
+from sentry.wait.fiber import Mode, park
+from tests.world import Program
 
 
 def touch(task: Any, path: bytes, mode: int = 0o644) -> None:
@@ -199,3 +204,42 @@ def test_chroot_is_the_top(tree: Any) -> None:
     tree.ok("stat", b"/b/file", tree.buffer(144))
     user = tree.sibling(1, 1)
     assert user.call("chroot", b"/") == -errno.EPERM
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("chmod", b"/found", 0o600),
+        ("chown", b"/found", 1000, 1000),
+        ("utimensat", AT_FDCWD, b"/found", 0, 0),
+        ("truncate", b"/found", 1),
+        ("open", b"/found", O_WRONLY | O_TRUNC, 0),
+    ],
+    ids=lambda call: str(call[0]),
+)
+def test_change_that_waits_is_of_the_file_that_was_found(
+    task: Program, monkeypatch: pytest.MonkeyPatch, call: Any
+) -> None:
+    for name in (b"/found", b"/another"):
+        fd = task.ok("open", name, O_CREAT | O_RDWR, 0o644)
+        task.ok("write", fd, task.place(b"bytes"), 5)
+    inode, other = task.task.files.get(fd).inode, task.sibling()
+    kind = type(inode)
+    setattr_now = kind.setattr
+
+    async def answered() -> None:
+        await park(Mode.KILLABLE, 0)
+
+    def slow(self: Any, changes: Any) -> None:
+        settled((self, "slow"), answered)
+        setattr_now(self, changes)
+
+    before = inode.stat()
+    monkeypatch.setattr(kind, "setattr", slow)
+    waiting = task.begin(*call)
+    assert not waiting.done
+    other.ok("rename", b"/another", b"/found")
+    assert waiting.wait() >= 0
+    after = inode.stat()
+    same = "mode", "uid", "size", "mtime_ns"
+    assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import errno
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from sentry.abi import fuse as f
+from sentry.abi.fcntl import O_RDWR
 from sentry.abi.mman import MAP_PRIVATE, PROT_READ
 from sentry.fs import page_cache
 from sentry.fs.fuse import connection
+from sentry.fs.fuse.connection import Connection
 from sentry.fs.fuse.pages import Pages
+from sentry.fs.fuse.request import Request, State
 from sentry.loop import PIECE
 from sentry.platform.constants import PAGE_SIZE as PAGE
 from tests.fuzz.resources.fuse import ROOM, Server
 from tests.fuzz.scaling import Bench
 from tests.unit.fs.fuse.test_directory import ask
-from tests.world import World
+from tests.world import Call, World
 
 FILES = 40
 
@@ -157,3 +161,67 @@ def test_who_says_that_much_is_old_goes_on_when_all_have_lost_it(
         assert world.platform.ram.counters().frames == frames - 1
         for each in (user, child):
             assert not each.task.mm.space.check(at, 1, False)
+
+
+def test_request_that_is_another_devices_by_now_is_not_forsaken_with_the_first() -> None:
+    """It was read again (NOTIFY_RESEND) while the end of the first is told in pieces."""
+    later: list[tuple[list[Any], Any]] = []
+    served: Any = Connection(
+        1, None, None, Mock(bytes=0), lambda items, do: later.append((list(items), do))
+    )
+    first, second = Mock(unanswered=0), Mock(unanswered=0)
+    served.devices = 2
+    request = Request(served, f.FUSE_ACCESS, 1, b"")
+    served.submit(request)
+    served.next_message(ROOM).taken(first)
+    served.device_closed(first)
+    served.resend()
+    (owed, forsake), (read, unread) = later
+    for each in read:
+        unread(each)
+    served.next_message(ROOM).taken(second)
+
+    for each in owed:
+        forsake(each)
+
+    assert request.state is State.SENT
+    served.answer(second, request.unique, 0, b"")
+    assert request.error is None
+
+
+class OneFile(Server):
+    """Every name of it is the same file."""
+
+    @staticmethod
+    def node(unique: int) -> int:
+        return 7
+
+
+def test_file_that_a_truncation_names_is_released_behind_it() -> None:
+    with World() as world:
+        server, user = OneFile(Bench(world, 1)), world.program()
+        other = user.thread()
+
+        def serve(call: Call) -> None:
+            for _ in range(20):
+                world.settle()
+                if call.done:
+                    return
+                server.answer_all()
+
+        opening = user.begin("open", b"/tmp/m/file", O_RDWR, 0)
+        serve(opening)
+        server.owes[f.FUSE_SETATTR] = 0
+        truncating = other.begin("truncate", other.place(b"/tmp/m/file\0"), 3)
+        serve(truncating)
+        assert server.owes[f.FUSE_SETATTR]
+        serve(user.begin("close", opening.result))
+        server.answer_all()
+        assert f.FUSE_RELEASE not in server.seen
+
+        size = f.FUSE_OUT_HEADER.size
+        answer = f.FUSE_OUT_HEADER.pack(size, -errno.EIO, server.owes[f.FUSE_SETATTR])
+        assert server.program.call("write", server.device, answer, size) == size
+        assert truncating.wait() == -errno.EIO
+        server.answer_all()
+        assert server.seen.count(f.FUSE_RELEASE) == 1

@@ -11,7 +11,8 @@ import pytest
 from gofer.p9.extensions import Rpollx, Tpollx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.errors import EBUSY, EIO
-from sentry.fs.served.session import LOOKS, MAX_SESSIONS, Served, ServedSession
+from sentry.fs.served.known import MAX_SESSIONS, Served
+from sentry.fs.served.session import LOOKS, ServedSession
 from sentry.loop import Exited, HostOnly
 from tests.world import SteppedLoop, settle
 

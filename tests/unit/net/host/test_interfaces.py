@@ -144,3 +144,30 @@ def test_messages_that_no_kernel_sends_make_nothing_that_others_stumble_over(
 
     assert [each.origin for each in stack.interfaces.by_index(7).addresses] == [0]
     assert [(each.kind, each.source) for each in stack.routes.added] == [(abi.RTN_UNICAST, b"")]
+
+
+def test_what_was_written_of_an_interface_goes_with_it_and_not_with_its_name(stack: Stack) -> None:
+    def eth(index: int, name: str) -> Interface:
+        return Interface(index, name, abi.ARPHRD_ETHER, abi.IFF_UP)
+
+    def setting(name: str) -> str | None:
+        return stack.sysctls.get(f"net/ipv4/conf/{name}/forwarding")
+
+    told(stack, packed(*links(LO, eth(7, "eth0"), eth(8, "eth1"))))
+    for name, value in (("eth0", "1"), ("eth1", "2")):
+        stack.sysctls[f"net/ipv4/conf/{name}/forwarding"] = value
+    told(stack, packed(*links(LO, eth(7, "eth1"), eth(8, "eth0"))))
+    assert (setting("eth0"), setting("eth1")) == ("2", "1")
+    told(stack, packed(*links(LO, eth(7, "eth1"))))
+    told(stack, packed(*links(LO, eth(7, "eth1"), eth(9, "eth0"))))
+    assert (setting("eth0"), setting("eth1")) == (None, "1")
+
+
+def test_interface_that_a_program_has_made_stays_where_the_host_has_one_of_its_number(
+    stack: Stack,
+) -> None:
+    own = Interface(7, "tun0", abi.ARPHRD_NONE, abi.IFF_UP)
+    own.driver = object()  # type: ignore[assignment]
+    stack.interfaces.insert(own)
+    told(stack, EVERYTHING)
+    assert stack.interfaces.by_index(7) is own

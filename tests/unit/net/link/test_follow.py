@@ -19,7 +19,7 @@ from sentry.abi.netlink import (
     NUD_STALE,
     RTM_NEWNEIGH,
 )
-from sentry.abi.socket import AF_INET
+from sentry.abi.socket import AF_INET, AF_PACKET
 from sentry.errors import EMFILE
 from sentry.net.interfaces import Address, Interface
 from sentry.net.ip.layer import IpLayer
@@ -132,6 +132,44 @@ def test_other_hardware_address_is_followed(world: World) -> None:
     world.follow()
     assert world.layer.links[2].hardware == hardware(7)
     world.uplinks.close()
+
+
+def test_interface_that_was_made_again_with_its_number_has_a_link_of_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket of one that has gone is bound to none, and would be silent for ever."""
+    world.show(2)
+    world.follow()
+    first = world.layer.links[2]
+    bound = {world.process.given[2]: 2}
+    monkeypatch.setattr(
+        "sentry.net.host.calls.name",
+        lambda fd, *, peer: struct.pack("<HHi12x", AF_PACKET, 0, bound.get(fd, 2)),
+    )
+    world.follow()
+    assert world.layer.links[2] is first
+    bound[world.process.given[2]] = -1
+    world.follow()
+    assert world.layer.links[2] is not first
+    assert world.process.given_back == [2]
+    world.uplinks.close()
+
+
+def test_link_that_comes_when_the_namespace_has_ended_is_closed(world: World) -> None:
+    world.show(2)
+    ended: list[int] = []
+    uplink = world.process.uplink
+
+    async def late(index: int) -> int:
+        world.uplinks.close()
+        ended.append(await uplink(index))
+        return ended[-1]
+
+    world.process.uplink = late  # type: ignore[method-assign]
+    world.follow()
+    assert not world.layer.links
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(ended[0])
 
 
 def neighbour(ip: bytes, hardware: bytes, state: int, index: int = 2) -> bytes:

@@ -158,3 +158,27 @@ def test_datagram_waits_for_room_with_another_socket(program: Program) -> None:
     assert not call.done
     assert program.call("recvfrom", other, data, ROOM, DONTWAIT, 0, 0) == ROOM
     assert call.wait() == ROOM
+
+
+def test_link_that_goes_while_all_are_listed_is_not_told_of(program: Program) -> None:
+    """Who follows links hears of its end first, and would take it for a new one."""
+    fds = [program.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) for _ in range(2)]
+    head = abi.IFINFOMSG.pack(0, 0, 0, 0, 0, 0)
+    kind = attribute(abi.IFLA_LINKINFO | abi.NLA_F_NESTED, attribute(abi.IFLA_INFO_KIND, b"dummy"))
+    for number in range(100):
+        name = attribute(abi.IFLA_IFNAME, b"d%d\0" % number)
+        made = message(abi.RTM_NEWLINK, abi.NLM_F_CREATE | NLM_F_ACK, head + name + kind)
+        program.ok("sendto", fds[1], made, len(made), 0, 0, 0)
+        assert errors(program, fds[1]) == [0]
+
+    dump = message(abi.RTM_GETLINK, NLM_F_DUMP, head)
+    program.ok("sendto", fds[0], dump, len(dump), 0, 0, 0)
+    room, told = program.buffer(ROOM), b""
+    told += program.read(room, program.ok("recvfrom", fds[0], room, 4096, 0, 0, 0))
+    gone = attribute(abi.IFLA_IFNAME, b"d99\0")
+    ended = message(abi.RTM_DELLINK, NLM_F_ACK, head + gone)
+    program.ok("sendto", fds[1], ended, len(ended), 0, 0, 0)
+    assert errors(program, fds[1]) == [0]
+    while (size := program.call("recvfrom", fds[0], room, ROOM, DONTWAIT, 0, 0)) > 0:
+        told += program.read(room, size)
+    assert b"d98\0" in told and b"d99\0" not in told

@@ -17,7 +17,7 @@ from runsc.containers.processes import start_time
 from runsc.containers.state import State
 from runsc.launch.policy import LEARN
 from sentry.config import PolicyConfig
-from sentry.control.answers import Decided
+from sentry.control.orders import Decided
 from sentry.faults import InjectRule, InjectState
 from sentry.net.egress.rules import parse
 from tests.unit.runsc.containers.test_snapshots import folder_of, manifest

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from runsc.cgroups import Record, cgroup
+from runsc.cgroups import Record, cgroup, hierarchies
 from runsc.cgroups.cgroup import Cgroup
 from runsc.containers import state
 from runsc.containers.state import State
@@ -22,6 +26,15 @@ def _made(machine: Machine, path: str = "/pod/c1", name: str = "c1") -> Cgroup:
     made = cgroup.at(path, name, machine.hierarchies())
     made.create()
     return made
+
+
+@contextmanager
+def _sleeping() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _no_warning(message: str) -> None:
@@ -243,17 +256,77 @@ def test_freeze_writes_the_freezer_of_each_version(hybrid: Machine) -> None:
 def test_kill_spares_a_cgroup_that_is_not_ours(
     hybrid: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed: list[int] = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
     for name in hybrid.names():
         os.mkdir(str(hybrid.mount(name) / "theirs"))
     theirs, ours = _made(hybrid, "/theirs"), _made(hybrid, "/ours")
-    for made in (theirs, ours):
-        number = "41" if made is theirs else "42"
-        Path(made.record.directories["cpu"], "cgroup.procs").write_text(number)
+    with _sleeping() as first, _sleeping() as second:
+        for made, process in ((theirs, first), (ours, second)):
+            Path(made.record.directories["cpu"], "cgroup.procs").write_text(str(process.pid))
+            made.kill()
+
+        assert second.wait() == -signal.SIGKILL
+        assert first.poll() is None
+
+
+def _numbers_change_hands(monkeypatch: pytest.MonkeyPatch, procs: Path) -> None:
+    """Who was in the cgroup ends before it is opened, and another process has its number then."""
+    opens = os.pidfd_open
+
+    def pidfd_open(pid: int) -> int:
+        procs.write_text("")
+        return opens(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+
+
+def test_kill_does_nothing_to_who_has_got_a_number_since(
+    hybrid: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _made(hybrid)
+    procs = Path(made.record.directories["cpu"], "cgroup.procs")
+    with _sleeping() as other, _sleeping() as inside:
+        procs.write_text(str(other.pid))
+        with monkeypatch.context() as patched:
+            _numbers_change_hands(patched, procs)
+            made.kill()
+        procs.write_text(str(inside.pid))
         made.kill()
 
-    assert killed == [42]
+        assert inside.wait() == -signal.SIGKILL
+        assert other.poll() is None
+
+
+def test_expel_asks_of_nobody_who_has_got_a_number_since(
+    hybrid: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _made(hybrid)
+    procs = Path(made.record.directories["cpu"], "cgroup.procs")
+    procs.write_text(str(os.getppid()))
+    _numbers_change_hands(monkeypatch, procs)
+
+    def is_held_up(pid: int, _pidfd: int) -> bool:
+        return pytest.fail(f"{pid} is not in it")
+
+    assert made.expel(is_held_up) == set()
+
+
+def test_expel_moves_who_is_held_up_and_nobody_who_has_ended(
+    hybrid: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, found = _made(hybrid), hybrid.hierarchies()
+    monkeypatch.setattr(hierarchies, "read", lambda: found)
+    with _sleeping() as stays, _sleeping() as ends:
+        procs = Path(made.record.directories["cpu"], "cgroup.procs")
+        procs.write_text(f"{stays.pid}\n{ends.pid}\n")
+
+        def is_held_up(pid: int, pidfd: int) -> bool:
+            if pid == ends.pid:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                ends.wait()
+            return True
+
+        assert made.expel(is_held_up) == {stays.pid, ends.pid}
+    assert (hybrid.mount("cpu") / "cgroup.procs").read_text() == str(stays.pid)
 
 
 def test_decode_names_the_json_path() -> None:

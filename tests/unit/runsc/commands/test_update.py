@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from runsc.cgroups import Record
+from runsc.cgroups.cgroup import Cgroup
 from runsc.commands import update
 from runsc.commands.update import _read, size
 from runsc.containers import lifecycle
@@ -79,3 +81,26 @@ def test_memory_without_a_limit_is_told_to_a_further_container(
     update._limit_sentry(store, state, decode({"memory": {"limit": -1}}, "$"))
 
     assert asked == sent
+
+
+def test_only_processes_that_are_the_same_come_into_a_cgroup_that_is_made_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have the numbers of those that have ended."""
+    store = Store(str(tmp_path / "root"))
+    added: list[int] = []
+    states.running(store, "a")
+    state = store.load("a")
+    state.gofer_pid, state.gofer_start = state.pid, state.pid_start - 1
+
+    class Made(Cgroup):
+        def add(self, pid: int) -> None:
+            added.append(pid)
+
+    place = str(tmp_path / "cgroup")
+    made = Made(Record({"cpu": place}, {}, (place,)))
+    made._create_in = lambda *_: None  # type: ignore[method-assign]
+    monkeypatch.setattr(update, "at", lambda *_: made)
+    update._limit_cgroup(store, state, decode({"cpu": {"shares": 7}}, "$"), lambda _: None)
+
+    assert added == [state.pid]

@@ -10,7 +10,7 @@ import pytest
 from runsc.containers import snapshots
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
-from sentry.control.answers import Decided
+from sentry.control.orders import Decided
 from tests.unit.runsc.api.test_policies import BROKER, POLICY
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from runsc.cgroups import Record
 from runsc.containers import lifecycle, start_hooks
 from runsc.containers.container import Store
 from runsc.containers.listener import listen
 from runsc.containers.names import check_id
-from runsc.containers.processes import start_time, write_pid_file
+from runsc.containers.processes import pidfd_of, start_time, write_pid_file
 from runsc.containers.state import State, status
 from runsc.errors import Busy, NoContainer, NotRunning, RuntimeFailure
 
@@ -172,6 +173,96 @@ def test_two_who_destroy_a_container_run_its_hooks_once(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "\n"
 
 
+def test_destroy_is_of_what_the_container_is_by_then(tmp_path: Path) -> None:
+    """`run` knows nothing of the cgroup that `update` has made meanwhile."""
+    store, folder = Store(str(tmp_path / "root")), tmp_path / "cgroup"
+    state = _state("a")
+    store.create(state)
+    with store.held("a") as now:
+        folder.mkdir()
+        now.cgroups = Record({"cpu": str(folder)}, {"cpu": "cpu"}, (str(folder),))
+        store.save(now)
+
+    lifecycle.destroy(store, state, pytest.fail)
+
+    assert not folder.exists()
+    assert store.all() == []
+
+
+def test_destroy_holds_the_container_until_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, state = Store(str(tmp_path)), _state("a")
+    store.create(state)
+    removes = store.remove
+
+    def remove(*of: str) -> bool:
+        with pytest.raises(Busy):
+            Store(str(tmp_path)).lock("a", 0)
+        return removes(*of)
+
+    monkeypatch.setattr(store, "remove", remove)
+    lifecycle.destroy(store, state, pytest.fail)
+    assert store.all() == []
+
+
+def test_destroy_ends_what_is_not_noted_yet(tmp_path: Path) -> None:
+    store, state = Store(str(tmp_path)), _state("a")
+    store.create(state)
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        state.pid, state.pid_start = process.pid, start_time(process.pid)
+        lifecycle.destroy(store, state, pytest.fail)
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_destroy_of_what_somebody_has_removed_does_not_touch_what_has_its_cgroup_now(
+    tmp_path: Path,
+) -> None:
+    store, folder = Store(str(tmp_path / "root")), tmp_path / "cgroup"
+    state = _state("a")
+    store.create(state)
+    state.cgroups = Record({"cpu": str(folder)}, {"cpu": "cpu"}, (str(folder),))
+    store.remove("a")
+    folder.mkdir()
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        state.pid, state.pid_start = process.pid, start_time(process.pid)
+        lifecycle.destroy(store, state, pytest.fail)
+        assert process.wait() == -signal.SIGKILL
+    assert not folder.exists()  # it was its own
+
+    later = _state("a")
+    store.create(later)
+    folder.mkdir()
+    lifecycle.destroy(store, state, pytest.fail)
+    assert folder.exists()
+    assert store.load("a") == later
+
+
+def test_start_says_that_it_runs_before_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, state = Store(str(tmp_path)), _state("a", os.getpid())
+    state.phase = "created"
+    store.create(state)
+    seen: list[str] = []
+    answers: list[str | Exception] = [RuntimeFailure("it does not answer"), ""]
+
+    def tell(*_: object) -> str:
+        seen.append(status(store.load("a")))
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(lifecycle, "tell", tell)
+    with pytest.raises(RuntimeFailure, match="does not answer"):
+        lifecycle.start(store, "a")
+    assert status(store.load("a")) == "created"
+    lifecycle.start(store, "a")
+    assert status(store.load("a")) == "running"
+    assert seen == ["running", "running"]
+
+
 def test_pid_file_is_written_through_no_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +401,13 @@ def test_delete_with_force_ends_what_another_command_waits_for(
 def test_start_time_tells_processes_apart() -> None:
     assert start_time(os.getpid()) > 0
     assert start_time(_ended_child()) == 0
+
+
+def test_pidfd_is_of_the_process_that_started_then() -> None:
+    began = start_time(os.getpid())
+    os.close(pidfd_of(os.getpid(), began))
+    assert pidfd_of(os.getpid(), began - 1) == pidfd_of(_ended_child(), began) == -1
+    assert pidfd_of(0, 0) == pidfd_of(os.getpid(), 0) == -1
 
 
 @pytest.mark.parametrize("name", ["a", "A-b_c.d+1", "x" * 255])

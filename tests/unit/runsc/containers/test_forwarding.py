@@ -13,6 +13,7 @@ import pytest
 
 from runsc.containers import forwarding, listener
 from sentry.control.protocol import Reply, encode
+from tests.patience import TIMEOUT_S
 
 
 def test_a_connection_closed_again_closes_nothing_of_others(
@@ -104,16 +105,16 @@ def test_without_descriptors_it_waits_for_some(monkeypatch: pytest.MonkeyPatch) 
         try:
             forwards.start()
             visitor.connect(listening.getsockname())
-            assert tried.wait(10)
+            assert tried.wait(TIMEOUT_S)
             assert said[0] == "port forwarding: [Errno 24] Too many open files"
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             for fd in filled:
                 os.close(fd)
-        visitor.settimeout(10)
+        visitor.settimeout(TIMEOUT_S)
         assert visitor.recv(1) == b""
         os.close(ends)
-        forwards.join(10)
+        forwards.join(TIMEOUT_S)
         assert said[-1] == "port forwarding: nobody listens"
     os.close(over)
 
@@ -165,7 +166,7 @@ def test_a_connection_that_nobody_has_inside_ends_with_what_was_said(
         os.close(fd)
     thread = threading.Thread(target=forwards.run, args=({},))
     thread.start()
-    thread.join(10)
+    thread.join(TIMEOUT_S)
     was_over = not thread.is_alive()
     os.close(ends)
     thread.join()
@@ -191,10 +192,10 @@ def test_who_says_nothing_more_makes_room_where_there_is_none(
         thread = threading.Thread(target=forwards.run, args=({listening: 80},))
         thread.start()
         first = socket.create_connection(listening.getsockname())
-        assert inside.came.acquire(timeout=10)
+        assert inside.came.acquire(timeout=TIMEOUT_S)
         os.close(inside.ends[0][1])
         second = socket.create_connection(listening.getsockname())
-        has_room = inside.came.acquire(timeout=10)
+        has_room = inside.came.acquire(timeout=TIMEOUT_S)
         os.close(ends)
         thread.join()
         forwards.close()
@@ -237,13 +238,13 @@ def test_who_is_not_let_in_yet_holds_up_nobody_else(monkeypatch: pytest.MonkeyPa
         thread = threading.Thread(target=forwards.run, args=({listening: 80},))
         thread.start()
         first = socket.create_connection(listening.getsockname())
-        assert inside.came.acquire(timeout=10)
+        assert inside.came.acquire(timeout=TIMEOUT_S)
         inside.answers = True
         second = socket.create_connection(listening.getsockname())
-        is_served = inside.came.acquire(timeout=10)
+        is_served = inside.came.acquire(timeout=TIMEOUT_S)
         if is_served:
             os.write(inside.ends[1][1], b"hello")
-            second.settimeout(10)
+            second.settimeout(TIMEOUT_S)
             assert second.recv(100) == b"hello"
         os.close(ends)
         thread.join()

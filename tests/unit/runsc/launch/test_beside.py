@@ -14,6 +14,7 @@ from runsc.errors import RuntimeFailure
 from runsc.filters import Switches
 from runsc.launch import isolation
 from runsc.launch.beside import Processes
+from tests.patience import TIMEOUT_S
 
 
 def _that_ends(_: object) -> int:
@@ -35,7 +36,7 @@ def test_gofer_that_ends_before_its_hooks_is_not_waited_for(
 
     with processes.closing:
         processes.gofer((), 2, 0)
-        processes._hold.settimeout(10)
+        processes._hold.settimeout(TIMEOUT_S)
         with pytest.raises(RuntimeFailure, match=r"^the gofer process has ended$"):
             processes.let_go_on()
     processes.end()

@@ -21,6 +21,7 @@ from runsc.launch.boot import Terms
 from runsc.launch.dialer import Dialing, serve
 from sentry.net.host import protocol
 from sentry.net.host.dial import Wanted, pack
+from tests.patience import TIMEOUT_S
 
 FOUR = bytes(10) + b"\xff\xff" + bytes((203, 0, 113, 5))
 
@@ -30,7 +31,7 @@ class Peer:
 
     def __init__(self, *names: str) -> None:
         self.sock, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.settimeout(20)
+        self.sock.settimeout(TIMEOUT_S)
         self._thread = threading.Thread(target=serve, args=(self._theirs, names, "c"))
         self._thread.start()
 
@@ -56,7 +57,7 @@ def broker(path: Path, backlog: int = 5) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(str(path))
     sock.listen(backlog)
-    sock.settimeout(20)
+    sock.settimeout(TIMEOUT_S)
     return sock
 
 

@@ -129,16 +129,17 @@ COMPILES = """
 import builtins, sys
 compiled = compile
 def asked(*args, **options):
-    assert sys._getframe(1).f_globals["__name__"].startswith("importlib"), args[0]
+    assert "importlib" in sys._getframe(1).f_globals["__name__"], args[0]
     return compiled(*args, **options)
 builtins.compile = asked
 from benchmarks.imports import sentry
 sentry()
 import gofer.main, msgspec
 from runsc.launch import early, gofer_start
-from sentry.control.protocol import Reply, Request
-for kind in early.Handover, gofer_start.GoferHandover, Reply, Request:
+from sentry.control.protocol import Reply, Request, decode
+for kind in early.Handover, gofer_start.GoferHandover, Request:
     msgspec.msgpack.Decoder(kind)
+assert decode(b"{}", Reply) == Reply()
 assert msgspec.json.decode(b'{"op": "wait"}', type=Request).op == "wait"
 try:
     msgspec.json.decode(b'{"op": 1}', type=Request)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +59,37 @@ def test_hear_of_who_has_ended_knows_no_process() -> None:
     fork.close()
 
 
+def test_end_is_that_of_the_fork_whoever_gets_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As soon as it has been looked whose it is."""
+    kills = os.kill
+    with subprocess.Popen(["sleep", "1000"]) as its, subprocess.Popen(["sleep", "1000"]) as other:
+        monkeypatch.setattr(os, "kill", lambda _, number: kills(other.pid, number))
+        fork = Fork(state("a"), lambda: None)
+        fork.state.pid, fork.state.pid_start = its.pid, start_time(its.pid)
+        fork.end()
+        assert its.wait() == -signal.SIGKILL
+        assert other.poll() is None
+        kills(other.pid, signal.SIGKILL)
+    fork.close()
+
+
+def test_go_tells_nothing_of_who_has_got_the_number_of_a_fork_that_has_ended() -> None:
+    fork = Fork(state("a"), lambda: None)
+    fork.state.pid, fork.state.pid_start = os.getpid(), start_time(os.getpid()) - 1
+    with socket.socket(fileno=os.dup(fork.given())) as theirs:
+        fork.go()
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1, socket.MSG_DONTWAIT)
+        fork.state.pid_start += 1
+        fork.go()
+        _, fds, _, _ = socket.recv_fds(theirs, 1, 1)
+        assert os.pread(fds[0], 1, 0).isdigit()
+    os.close(fds[0])
+    fork.close()
+
+
 def test_hear_takes_no_descriptors() -> None:
     """They would lie in the room for that of the process."""
     fork = Fork(state("a"), lambda: None)
@@ -83,5 +116,18 @@ def test_a_fork_ends_with_all_that_are_copies_of_copies_of_it(tmp_path: Path) ->
     forker._forks[9] = state("other")
     forker._end("f1")
     assert removed == names[1:]
+    wishes.close()
+    ours.close()
+
+
+def test_a_fork_whose_number_another_process_has_is_not_kept(tmp_path: Path) -> None:
+    wishes, ours = socket.socketpair()
+    forker = Forker(str(tmp_path), wishes)
+    gone = state("a")
+    gone.sentry_pid, gone.sentry_start = os.getpid(), start_time(os.getpid()) - 1
+    forker._store.create(gone)
+    forker._keep(gone)
+    assert forker._forks == {}
+    assert forker._store.all() == []
     wishes.close()
     ours.close()

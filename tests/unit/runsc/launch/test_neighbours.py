@@ -15,6 +15,7 @@ from runsc.containers.listener import listen
 from runsc.containers.processes import start_time
 from runsc.containers.state import State
 from runsc.launch.neighbours import ask
+from tests.patience import TIMEOUT_S
 
 
 @pytest.fixture
@@ -98,5 +99,5 @@ def test_of_one_that_has_ended_all_is_written_first(store: Store, root: Path) ->
         assert asking.is_alive()
         assert gofer.stdin is not None
         gofer.stdin.close()
-        asking.join(30)
+        asking.join(TIMEOUT_S)
         assert not asking.is_alive()

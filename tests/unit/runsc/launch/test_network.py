@@ -22,6 +22,7 @@ from sentry.abi import netlink as abi
 from sentry.abi.sched import CLONE_NEWNET
 from sentry.net.host import protocol
 from sentry.net.host.interfaces import messages
+from tests.patience import TIMEOUT_S
 
 MPTCP = 262
 """Which the host may have, but is no business of ours."""
@@ -36,7 +37,7 @@ class Peer:
     ) -> None:  # fmt: skip
         self.sock, plain = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs = kind(fileno=plain.detach())
-        self.sock.settimeout(20)
+        self.sock.settimeout(TIMEOUT_S)
         self.netlink, self.watch = open_netlink(), Watch()
         self._theirs = theirs
         self._thread = threading.Thread(

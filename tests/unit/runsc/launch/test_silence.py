@@ -21,12 +21,12 @@ from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.link import ethernet, vnet
 from tests.e2e.bundle import REPOSITORY
 from tests.namespaces import Namespace
+from tests.patience import TIMEOUT_S
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-WAIT_S = 20
 OURS, THEIRS = "10.9.0.2", "10.9.0.1"
 SYN, RST, ACK = 2, 4, 16
 
@@ -44,7 +44,7 @@ def ends() -> Iterator[tuple[Namespace, Namespace]]:
         os.close(each.fd)
 
 
-def connect(namespace: Namespace, port: int, timeout_s: float = WAIT_S) -> str:
+def connect(namespace: Namespace, port: int, timeout_s: float = TIMEOUT_S) -> str:
     """What becomes of a connection to the container's address."""
 
     def body() -> str:
@@ -67,7 +67,7 @@ def packet_socket(namespace: Namespace) -> socket.socket:
         for each in others:
             each.close()
         host.bind(made.fileno(), packet_sockets.address_of(socket.if_nametoindex("eth0")))
-        made.settimeout(WAIT_S)
+        made.settimeout(TIMEOUT_S)
         return made
 
     made = namespace.run(body)
@@ -140,9 +140,9 @@ def test_silenced_host_answers_nothing_and_its_own_ports_go_on(
     assert connect(theirs, 81, 0.3) == "TimeoutError"
     server = theirs.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     server.bind(("0.0.0.0", 0))
-    server.settimeout(WAIT_S)
+    server.settimeout(TIMEOUT_S)
     resolver = ours.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    resolver.settimeout(WAIT_S)
+    resolver.settimeout(TIMEOUT_S)
     resolver.sendto(b"question", (THEIRS, server.getsockname()[1]))
     data, sender = server.recvfrom(100)
     assert data == b"question" and sender[1] >= FIRST_OF_HOST
@@ -150,7 +150,7 @@ def test_silenced_host_answers_nothing_and_its_own_ports_go_on(
     assert resolver.recv(100) == b"answer"
     inside = ours.run(lambda: socket.create_server(("127.0.0.1", 0)))
     port = inside.getsockname()[1]
-    ours.run(lambda: socket.create_connection(("127.0.0.1", port), WAIT_S)).close()
+    ours.run(lambda: socket.create_connection(("127.0.0.1", port), TIMEOUT_S)).close()
     for each in (silencer, server, resolver, inside):
         each.close()
 

@@ -13,6 +13,7 @@ import pytest
 from runsc.launch import isolation
 from runsc.launch.stand_in import Namespaces, fork
 from runsc.oci.exports import Users
+from tests.patience import TIMEOUT_S
 
 
 def _plainly(body: Callable[[], int], _: int) -> int:
@@ -38,7 +39,7 @@ def test_who_waits_for_its_ids_ends_when_nobody_can_map_them(
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     try:
-        assert poll.poll(10_000)
+        assert poll.poll(TIMEOUT_S * 1000)
     finally:
         os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runsc.api.aio.commands import AsyncCommands
+from tests.patience import TIMEOUT_S
 from tests.unit.runsc.api.standin import standing_in
 
 MODULES = (
@@ -19,7 +20,6 @@ MODULES = (
     "session.runtime_helpers", "session.sandbox_client", "session.workspace_payloads", "snapshot",
     "types", "util", "util.tar_utils",
 )  # fmt: skip
-PATIENCE_S = 20
 MUCH = 3 << 20
 TAR = f"""#!/bin/sh
 head -c {MUCH} /dev/zero | tr '\\0' x >&2
@@ -65,7 +65,7 @@ def test_a_workspace_is_kept_whatever_tar_says(
     monkeypatch.setenv("CODE", str(code))
 
     async def kept() -> bytes:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             with await session.persist_workspace() as archive:
                 data: bytes = archive.read()
             return data

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 import pytest
 
+from runsc.shim import exits
 from runsc.shim import messages as m
 from runsc.shim.exits import Exits
 from runsc.shim.loop import Loop
@@ -103,6 +105,32 @@ def test_others_that_end_meanwhile_are_not_taken_for_it(world: World) -> None:
     world.exits.settled(world.task, world.added)
 
     assert world.told.ends == []
+
+
+def test_an_earlier_process_with_its_number_is_not_taken_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is being made others end, whose numbers the host uses again."""
+    starts = iter([7, 9])
+    monkeypatch.setattr(exits, "began", lambda _: next(starts))
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
+    world.added.busy, world.added.pid = True, 0
+    world.exits.reaped(30, 0)
+    world.added.pid, world.added.began = 30, 9
+    world.exits.kill(world.added)
+    assert killed == [30]
+
+    world.init.busy = True  # so that what has been seen is remembered
+    world.exits.settled(world.task, world.added)
+    assert (world.told.ends, world.added.status) == ([], TaskStatus.RUNNING)
+
+    world.added.busy = True
+    world.exits.reaped(30, 3 << 8)
+    world.exits.kill(world.added)
+    world.exits.settled(world.task, world.added)
+    assert world.told.ends == [("e", 3)]
+    assert killed == [30]
 
 
 def test_it_is_told_once(world: World) -> None:

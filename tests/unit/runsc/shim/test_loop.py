@@ -104,3 +104,24 @@ def test_an_error_is_raised_in_who_waits() -> None:
     promise.break_(ValueError("gone"))
 
     assert heard == ["gone"]
+
+
+def test_a_child_that_has_ended_has_its_number_until_it_has_been_told() -> None:
+    told: dict[int, int] = {}
+
+    def on_exit(pid: int, status: int) -> None:
+        os.kill(pid, 0)
+        told[pid] = status
+
+    children = {
+        os.posix_spawn("/bin/sh", ["sh", "-c", words], {}): status
+        for words, status in (("exit 3", 3 << 8), ("kill -9 $$", 9))
+    }
+    for pid in children:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    Loop(on_exit).reap()
+
+    assert told == children
+    for pid in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

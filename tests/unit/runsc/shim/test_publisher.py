@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from runsc.shim import messages as m
 from runsc.shim import publisher as tested
 from runsc.shim import ttrpc
-from runsc.shim.loop import Loop
+from runsc.shim.loop import Loop, Timer
 from runsc.shim.publisher import Publisher, Way
 from runsc.shim.workers import Workers
 from sentry.protobuf import Message, decode, encode
@@ -211,3 +211,40 @@ def test_without_ttrpc_containerds_program_is_called_for_each(
         for each in ("start", "exit")
     ]
     assert b"containerd.events.TaskStart" in (tmp_path / "events").read_bytes()
+
+
+def test_containerds_program_that_hangs_is_ended_and_called_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tested, "AGAIN_S", 0.0)
+    program = tmp_path / "containerd"
+    hangs = f"[ -e {tmp_path}/again ] || {{ echo >{tmp_path}/again; exec sleep 1000; }}"
+    program.write_text(f'#!/bin/sh\n{hangs}\necho "$5" >> {tmp_path}/calls\n')
+    program.chmod(0o755)
+    loop = Loop(lambda pid, status: None)
+    late = loop.after
+
+    def after(seconds: float, callback: Callable[[], None]) -> Timer:
+        """The first one is late when it is there."""
+        if seconds != tested.PROGRAM_S or (tmp_path / "again").exists():
+            return late(seconds, callback)
+
+        def look() -> None:
+            if (tmp_path / "again").exists():
+                callback()
+            else:
+                late(0.0, look)
+
+        return late(0.0, look)
+
+    monkeypatch.setattr(loop, "after", after)
+    publisher = Publisher(
+        loop, Workers(loop), Way("", "/c.sock", str(program), "ns"), lambda text: None
+    )
+    publisher.publish(m.TaskStart("c"))
+    publisher.publish(m.TaskExit("c"))
+    publisher.on_empty = loop.stop
+    loop.run()
+    loop.reap()
+
+    assert (tmp_path / "calls").read_text() == "/tasks/start\n/tasks/exit\n"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import _socket
+import io
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,3 +66,61 @@ def test_successor_of_one_whose_program_has_changed_is_waited_for(
         thread.join()
 
     assert found == asking.About(7, 1.7e9, 2)
+
+
+class Begun:
+    """In place of the process that becomes the zygote: it listens at once."""
+
+    def __init__(self, words: list[str], **how: Any) -> None:
+        self.words, self.fds = words, how["pass_fds"]
+        with pytest.raises(OSError, match="in use"):
+            beginning.claimed()
+        self.stdout = io.BytesIO(b"listening\n")
+        self.stderr = io.BytesIO()
+        began.append(self)
+
+
+began: list[Begun] = []
+
+
+def test_start_has_the_claim_so_that_of_two_one_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "socket_path", lambda: str(tmp_path / "zygote"))
+    monkeypatch.setattr(beginning, "claim_name", lambda: f"\0runsc-test-{os.getpid()}")
+    monkeypatch.setattr(subprocess, "Popen", Begun)
+    began.clear()
+
+    asking.start()
+
+    [process] = began
+    assert process.words[-1] == f"--claim={process.fds[0]}"
+    beginning.claimed().close()  # ours has been closed: it is the process's
+
+
+def test_start_waits_for_what_another_one_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which came first after both had seen that there was none."""
+    monkeypatch.setattr(place, "socket_path", lambda: str(tmp_path / "zygote"))
+    monkeypatch.setattr(beginning, "claim_name", lambda: f"\0runsc-test-{os.getpid()}")
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("another one"))
+    other = asking.About(7, 1.7e9, 2)
+    answers: list[asking.About | None] = [None, other]
+    held: list[_socket.socket] = []
+    waits = asking._await_beginning
+
+    def about() -> asking.About | None:
+        if not held:
+            held.append(beginning.claimed())
+        return answers.pop(0)
+
+    def await_beginning() -> None:
+        for claim in held:
+            claim.close()
+        waits()
+
+    monkeypatch.setattr(asking, "about", about)
+    monkeypatch.setattr(asking, "_await_beginning", await_beginning)
+    asking.start()
+    assert answers == []

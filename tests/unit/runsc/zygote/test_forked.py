@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from runsc.zygote import forked, place, protocol
 from runsc.zygote.traits import Unlike
+from tests.patience import TIMEOUT_S
 
 SO_SNDBUFFORCE = 32
 
@@ -64,7 +65,7 @@ def test_a_packet_that_was_cut_is_no_request() -> None:
     with ours, theirs:
         if os.geteuid() == 0:
             ours.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20)
-        ours.settimeout(5)
+        ours.settimeout(TIMEOUT_S)
         try:
             ours.send(protocol.pack("runsc", [], [], {b"A": b"x" * forked.REQUEST_MAX}))
         except OSError as error:

@@ -17,6 +17,7 @@ import pytest
 from runsc.errors import RuntimeFailure
 from runsc.zygote import asking, client, place, server
 from runsc.zygote.protocol import REFUSED
+from tests.patience import TIMEOUT_S
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +83,31 @@ def test_a_successor_gets_the_socket_and_removes_it(path: Path) -> None:
         assert not path.exists()
 
 
+def test_who_comes_before_it_is_ready_is_refused_at_once(path: Path) -> None:
+    program = """
+import signal, socket, sys
+from runsc.zygote import place, server
+
+place.socket_path = lambda: sys.argv[1]
+with server.listening() as sock:
+    def ask():
+        asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asking.connect(sys.argv[1])
+        return asking
+    refusing = server.refuse(sock.fileno())
+    print(ask().recv(1), ask().recv(1))
+    server.answer(refusing)
+    with ask() as asking:
+        sock.accept()[0].send(b"heard")
+        print(asking.recv(5))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True
+    )
+
+    assert done.stdout == "b'' b''\nb'heard'\n"
+
+
 class Quiet:
     """A poll(2) that counts no more than Linux's, and where something comes at the second time."""
 
@@ -138,7 +164,7 @@ def _asked_once(program: str, path: Path) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking_it:
             asking_it.connect(str(path))
             try:
-                assert zygote.wait(20) == 0
+                assert zygote.wait(TIMEOUT_S) == 0
             finally:
                 zygote.kill()
         assert zygote.stdout.read() == "ended\n"
@@ -205,6 +231,11 @@ class Changed(files.Files):
         return True
 
 def execute(path, words, environment):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        asking.connect(sys.argv[1])
+        refused = asking.recv(1) == b""  # at once: nobody else is there
+    [refusing] = [word.partition("=")[2] for word in words if word.startswith("--refusing=")]
+    assert refused and os.get_inheritable(int(refusing))
     [claim] = [word.partition("=")[2] for word in words if word.startswith("--claim=")]
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
         asking.connect(beginning.claim_name())

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from sentry.abi.fcntl import O_CREAT, O_RDWR
+from sentry.abi.fcntl import F_GETPIPE_SZ, F_SETFL, O_CREAT, O_NONBLOCK, O_RDWR
+from sentry.abi.ioctl import FIONREAD
 from sentry.abi.resource import RLIMIT_FSIZE
-from sentry.abi.signal import SIGXFSZ
+from sentry.abi.signal import SIGPIPE, SIGXFSZ
+from sentry.abi.socket import AF_UNIX, SOCK_STREAM
 from sentry.wait.again import settled
 from sentry.wait.fiber import Mode, park
 from tests.world import Program
@@ -140,3 +142,52 @@ def test_splice_waits_on_where_another_reader_was_faster(task: Program) -> None:
     assert call.wait() == 3
     assert other.ok("read", out, found, 3) == 3
     assert other.read(found, 3) == b"two"
+
+
+def _sockets(task: Program) -> tuple[int, int]:
+    """Two that are connected."""
+    found = task.buffer(8)
+    task.ok("socketpair", AF_UNIX, SOCK_STREAM, 0, found)
+    return task.read(found, 1)[0], task.read(found + 4, 1)[0]
+
+
+def _held(task: Program, pipe: int) -> int:
+    """How many bytes are in a pipe."""
+    found = task.buffer(4)
+    task.ok("ioctl", pipe, FIONREAD, found)
+    return int.from_bytes(task.read(found, 4), "little")
+
+
+def test_splice_that_waits_for_bytes_keeps_their_room_in_the_pipe(task: Program) -> None:
+    reader, writer = pipe(task)
+    near, far = _sockets(task)
+    capacity = task.ok("fcntl", writer, F_GETPIPE_SZ, 0)
+    splicing = task.thread().begin("splice", near, 0, writer, 0, capacity, 0)
+    other = task.thread()
+    writing = other.begin("write", writer, other.buffer(capacity), capacity)
+    task.ok("write", far, b"come", 4)
+    assert splicing.wait() == 4
+    task.world.settle()
+    assert _held(task, reader) <= capacity
+    task.ok("read", reader, task.buffer(capacity), capacity)
+    assert writing.wait() == capacity
+
+
+def test_bytes_that_splice_puts_back_have_their_room_in_the_pipe(task: Program) -> None:
+    task.block(SIGPIPE)
+    reader, writer = pipe(task)
+    near, far = _sockets(task)
+    capacity = task.ok("fcntl", writer, F_GETPIPE_SZ, 0)
+    task.ok("fcntl", near, F_SETFL, O_NONBLOCK)
+    while task.call("write", near, task.buffer(capacity), capacity) > 0:
+        pass
+    task.ok("fcntl", near, F_SETFL, 0)
+    task.ok("write", writer, task.buffer(capacity), capacity)
+    splicing = task.thread().begin("splice", reader, 0, near, 0, capacity, 0)
+    other = task.thread()
+    writing = other.begin("write", writer, other.buffer(capacity), capacity)
+    task.ok("close", far)
+    assert splicing.wait() == -errno.EPIPE
+    task.world.settle()
+    assert not writing.done
+    assert _held(task, reader) == capacity

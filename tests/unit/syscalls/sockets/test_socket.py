@@ -20,6 +20,7 @@ from sentry.abi.socket import (
     MSG_FASTOPEN,
     MSG_WAITALL,
     MSG_ZEROCOPY,
+    SCM_RIGHTS,
     SO_ATTACH_REUSEPORT_CBPF,
     SO_DETACH_REUSEPORT_BPF,
     SO_EE_ORIGIN_ZEROCOPY,
@@ -308,3 +309,17 @@ def test_connection_for_which_no_file_may_be_open_costs_nobody_else_his(
     assert call.wait() == -ENFILE.number
     monkeypatch.undo()
     task.ok("connect", client, name, size)
+
+
+def test_descriptor_of_a_message_whose_vector_is_bad_is_given_back(task: Program) -> None:
+    ends = task.place(bytes(8))
+    task.ok("socketpair", AF_UNIX, SOCK_DGRAM, 0, ends)
+    (here,) = struct.unpack("<i", task.read(ends, 4))
+    task.ok("pipe2", ends, 0)
+    reader, writer = struct.unpack("<ii", task.read(ends, 8))
+    control = struct.pack("<Qiii4x", 20, SOL_SOCKET, SCM_RIGHTS, reader)
+    header = struct.pack("<QI4xQQQQi4x", 0, 0, 8, 1, task.place(control), len(control), 0)
+    assert task.call("sendmsg", here, task.place(header), 0) == -EFAULT.number
+    task.ok("close", reader)
+    task.block(SIGPIPE)
+    assert task.call("write", writer, task.place(b"x"), 1) == -EPIPE.number

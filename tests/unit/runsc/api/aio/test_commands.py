@@ -19,9 +19,9 @@ from runsc.api.execspec import Spec
 from runsc.api.limits import OutputLimitExceeded
 from runsc.api.values import Limits
 from sentry.control.protocol import Event, Reply, encode
+from tests.patience import TIMEOUT_S
 from tests.unit.runsc.api.standin import StandIn, standing_in
 
-PATIENCE_S = 20
 NONE = -1, -1, -1
 
 
@@ -87,7 +87,7 @@ def test_tasks_that_wait_for_a_command_that_is_closed_go_on(commands: AsyncComma
     async def run() -> list[str]:
         handle = await commands.run("echo begun; sleep 1000", background=True)
         tasks = [asyncio.create_task(each(handle)) for each in (read, write, wait)]
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await has_begun.wait()
             handle.close()
             return await asyncio.gather(*tasks)

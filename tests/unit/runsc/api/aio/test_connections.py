@@ -15,7 +15,8 @@ from runsc.api.aio.serving import AsyncConnection
 from runsc.api.errors import SandboxError
 from runsc.containers.container import Store
 from runsc.containers.state import State
-from sentry.control.answers import Decided, EgressState
+from sentry.control.answers import EgressState
+from sentry.control.orders import Decided
 from sentry.control.protocol import Reply, encode
 from tests.unit.runsc.api.standin import StandIn, standing_in
 from tests.unit.runsc.api.test_policies import BROKER, POLICY

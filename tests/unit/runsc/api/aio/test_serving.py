@@ -17,6 +17,7 @@ from gofer.p9.messages import Rclunk, Rread, Tread
 from runsc.api.aio.serving import AT_ONCE, AsyncConnection, AsyncListening, AsyncServing
 from runsc.api.blocking.serving import Connection, Listening, Serving
 from runsc.fs.service import Service
+from tests.patience import TIMEOUT_S
 
 LINE = b'{"container":"c","port":80,"address":"192.0.2.1"}\n'
 PLACE = ("192.0.2.1", 80)
@@ -98,7 +99,7 @@ def test_a_thread_that_has_something_to_say_waits_for_no_sandbox() -> None:
         begun = theirs.recv(1)
         teller = threading.Thread(target=service.send, args=(2, Rclunk()), daemon=True)
         teller.start()
-        teller.join(10)
+        teller.join(TIMEOUT_S)
         assert not teller.is_alive()
 
         got = reader.feed(begun)

@@ -24,10 +24,10 @@ from runsc.api.values import OUTPUT, CommandFailed, Limits, Size
 from sentry.config import JobLimits
 from sentry.control.execution import PAUSED, STOPPED
 from sentry.control.protocol import MAX_LINE, Event, Reply, encode
+from tests.patience import TIMEOUT_S
 from tests.unit.runsc.api.standin import StandIn, standing_in
 
 MUCH = 10 << 20
-PATIENCE_S = 20
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_a_thread_that_waits_for_a_handle_that_is_closed_goes_on(commands: Comma
     thread.start()
     time.sleep(0.1)  # most likely it waits by now; it is right as well if it does not
     handle.close()
-    thread.join(PATIENCE_S)
+    thread.join(TIMEOUT_S)
 
     assert said in (["the command was ended"], ["the sandbox has ended"])
 

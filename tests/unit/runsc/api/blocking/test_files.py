@@ -27,10 +27,10 @@ from sentry.control import answers
 from sentry.control.answers import FileEvent
 from sentry.control.orders import FileOrder
 from sentry.control.protocol import Reply
+from tests.patience import TIMEOUT_S
 from tests.unit.runsc.api.standin import Filed, StandIn, entry, lines, standing_in
 
 PASSWD = b"root:x:0:0::/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n"
-PATIENCE_S = 20
 GROUP = b"wheel:x:10:bob,alice\nalice:x:1001:\n"
 
 
@@ -196,7 +196,7 @@ def test_a_list_of_users_that_never_comes_is_not_waited_for(
 
     def filed(_: StandIn, order: FileOrder, fds: list[int]) -> Reply:
         os.write(fds[0], b"r")
-        given_up.wait(PATIENCE_S)
+        given_up.wait(TIMEOUT_S)
         return Reply()
 
     sandbox.filed = filed
@@ -268,7 +268,7 @@ def test_events_come_by_an_iterator_or_all_that_there_are(sandbox: StandIn, file
         FilesystemEvent("overflow", ""),
     ]
     with files.watch_dir("/x") as watch:
-        assert watch.get_new_events(timeout=20) == expected
+        assert watch.get_new_events(timeout=TIMEOUT_S) == expected
         assert watch.get_new_events() == []
     with files.watch_dir("/x") as watch:
         assert list(watch) == expected
