@@ -221,15 +221,20 @@ void rs_map_compiled(const char *directory, const char *cache, const char *stems
 enum { LARGEST_HOLE = 64 << 10, SMALLEST_HOLE = 24, HOLE_STEP = 16 };
 
 /* Take all that is free between blocks of the heap, so that what is allocated from now on lies behind
- * them. Preconditions: one arena. */
+ * them: no more than the heap has, as another allocator (a sanitizer's) gives blocks below its end for
+ * ever. Preconditions: one arena. */
 void rs_fill_heap(void)
 {
     uintptr_t end = (uintptr_t)sbrk(0);
+    size_t left = mallinfo2().arena;
     for (size_t size = LARGEST_HOLE; size >= SMALLEST_HOLE; size -= HOLE_STEP) {
         void *taken;
-        do
+        for (;;) {
             taken = malloc(size);
-        while (taken != NULL && (uintptr_t)taken < end);
+            if (taken == NULL || (uintptr_t)taken >= end || left < size)
+                break;
+            left -= size;
+        }
         free(taken);
     }
 }

@@ -47,6 +47,8 @@ MAX_TRIES = 16
 PAGE, HUGE = 1 << 12, 1 << 21
 MOST = 256
 """Of 512 pages."""
+LARGEST_AREA = 1 << 30
+"""Bytes: what is larger is no heap but reserved, as terabytes are by a sanitizer."""
 EMPTY = sys.getsizeof(b"")
 MAKERS: dict[int, Callable[[], object]] = {16: object, 32: float}
 """What takes so much; of larger ones bytes do."""
@@ -131,6 +133,8 @@ def _collapse() -> None:
         if rights != "rw-p" or inode != "0" or (name and not name[0].startswith("[heap")):
             continue
         start, end = (int(each, 16) for each in place.split("-"))
+        if end - start > LARGEST_AREA:
+            continue
         for at in range(-(-start // HUGE) * HUGE, end - HUGE + 1, HUGE):
             if _present(at) >= MOST:
                 with suppress(OSError):  # an older kernel, or no huge page to be had
