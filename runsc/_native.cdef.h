@@ -28,4 +28,4 @@ void rs_map_compiled(const char *directory, const char *cache, const char *stems
 void rs_fill_heap(void);
 void rs_one_arena(void);
 int rs_trap_report(int fd);
-int rs_count_no_more(uint64_t list, uint64_t code, uint64_t frame);
+int rs_count_no_more(uint64_t list, uint64_t code, uint64_t frame, uint64_t kinds);

@@ -207,12 +207,14 @@ def has_immortals() -> bool:
     return sys.version_info >= (3, 12) and bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
-def count_no_more(objects: list[object]) -> None:
-    """References to them, and to what they refer to, are not counted any more: PEP 683.
+def count_no_more(objects: list[object], kinds: tuple[type, ...] | None = None) -> None:
+    """References to them, and to what they refer to, are not counted any more: PEP 683. With
+    `kinds`, to those that are classes or one of these.
 
     Preconditions: `has_immortals`, one thread.
     """
-    _check(lib.rs_count_no_more(id(objects), id(CodeType), id(FrameType)), "malloc")
+    of = 0 if kinds is None else id(kinds)
+    _check(lib.rs_count_no_more(id(objects), id(CodeType), id(FrameType), of), "malloc")
 
 
 def collapse(start: int, size: int) -> None:

@@ -14,6 +14,8 @@ struct walk {
     size_t count, room;
     int32_t never;
     PyTypeObject *code, *frame;
+    PyObject *kinds; /* types, or NULL: everything is followed */
+    int of_namespace, of_kind; /* whose referents are being found: a module or class; one of the kinds */
 };
 
 static volatile int32_t *references(PyObject *object) { return (volatile int32_t *)(void *)object; }
@@ -32,12 +34,31 @@ static int keep(struct walk *walk, PyObject *object)
     return 0;
 }
 
+static int is_kind(const struct walk *walk, PyObject *object)
+{
+    if (PyType_Check(object))
+        return 1;
+    for (Py_ssize_t i = 0, size = PyTuple_Size(walk->kinds); i < size; i++)
+        if ((PyObject *)Py_TYPE(object) == PyTuple_GetItem(walk->kinds, i))
+            return 1;
+    return 0;
+}
+
+/* Of what lasts only: such kinds, the names of modules and classes, and tuples that belong to code. */
+static int is_followed(const struct walk *walk, PyObject *object)
+{
+    if (walk->kinds == NULL || is_kind(walk, object))
+        return 1;
+    return (walk->of_namespace && Py_TYPE(object) == &PyDict_Type) ||
+           (walk->of_kind && Py_TYPE(object) == &PyTuple_Type);
+}
+
 /* visitproc. What is not counted is known, or was there before there was anything else. A text keeps its
  * hash with the first look at it. */
 static int found(PyObject *object, void *arg)
 {
     struct walk *walk = arg;
-    if (*references(object) < 0 || Py_TYPE(object) == walk->frame)
+    if (*references(object) < 0 || Py_TYPE(object) == walk->frame || !is_followed(walk, object))
         return 0;
     *references(object) = walk->never;
     if (Py_TYPE(object) == &PyUnicode_Type || Py_TYPE(object) == &PyBytes_Type) {
@@ -66,6 +87,8 @@ static int referents(struct walk *walk, PyObject *object, PyObject *const *names
 {
     PyTypeObject *type = Py_TYPE(object);
     int error = 0;
+    walk->of_kind = walk->kinds != NULL && is_kind(walk, object);
+    walk->of_namespace = PyType_Check(object) || PyModule_Check(object);
     if (type == walk->code) {
         for (size_t i = 1; i < count && error == 0; i++)
             error = attribute(walk, PyObject_GetAttr, object, names[i]);
@@ -84,16 +107,19 @@ static int referents(struct walk *walk, PyObject *object, PyObject *const *names
 }
 
 /* Of these objects, and of what they refer to, no references are counted from now on; frames, which
- * are being run, are left. Nothing happens where None has references.
- * SAFETY: the addresses are those of a list and two types, which the caller holds; one thread. */
-int rs_count_no_more(uint64_t list, uint64_t code, uint64_t frame)
+ * are being run, are left. With a tuple of `kinds`, of what is one of those, or a class, alone.
+ * Nothing happens where None has references.
+ * SAFETY: the addresses are those of a list, two types and a tuple (or 0), which the caller holds; one
+ * thread. */
+int rs_count_no_more(uint64_t list, uint64_t code, uint64_t frame, uint64_t kinds)
 {
     static const char *const TEXTS[] = { "__init__", "co_consts", "co_names", "co_qualname",
                                          "co_filename" };
     enum { COUNT = sizeof TEXTS / sizeof *TEXTS };
     PyGILState_STATE gil = PyGILState_Ensure();
     struct walk walk = { .never = *references(Py_None), .code = (PyTypeObject *)(uintptr_t)code,
-                         .frame = (PyTypeObject *)(uintptr_t)frame };
+                         .frame = (PyTypeObject *)(uintptr_t)frame,
+                         .kinds = (PyObject *)(uintptr_t)kinds };
     PyObject *roots = (PyObject *)(uintptr_t)list, *names[COUNT];
     int error = 0;
     for (int i = 0; i < COUNT; i++)

@@ -36,8 +36,8 @@ class Bootable(Protocol):
     def ran_out(self) -> bool:
         """Whether a program was killed because memory ran out."""
 
-    def seal_forks_with(self, seal: Callable[[], object]) -> None:
-        """Called in each of its forks, as the last thing of its beginning."""
+    def fork_with(self, prepare: Callable[[], object], seal: Callable[[], object]) -> None:
+        """Called before the first of its forks, and in each as the last thing of its beginning."""
 
     def run(self) -> int:
         """Run the sandbox to its end; the wait status of the first process."""
@@ -120,7 +120,10 @@ def sentry_main(
         sandbox = prepare(config, lockdown)
         if config.forkable:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for its children
-            sandbox.seal_forks_with(lambda: filters.install(sealed, switches, config.log_fd))
+            sandbox.fork_with(
+                uncounted.count_code_no_more,
+                lambda: filters.install(sealed, switches, config.log_fd),
+            )
         if _is_alone(config.control_fd):
             return 1
         _send(config.control_fd, Event("ready"))

@@ -149,10 +149,10 @@ class Sandbox:
 
         return look
 
-    def seal_forks_with(self, seal: Callable[[], object]) -> None:
-        """What a fork gives up once it is there."""
+    def fork_with(self, prepare: Callable[[], object], seal: Callable[[], object]) -> None:
+        """What comes before the first fork, and what each gives up once it is there."""
         if self.forks is not None:
-            self.forks.seal = seal
+            self.forks.prepare, self.forks.seal = prepare, seal
 
     @property
     def ran_out(self) -> bool:

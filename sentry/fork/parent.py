@@ -70,6 +70,8 @@ class Forks:
         self.own_memory: OwnMemory | None = None
         self.seal: Callable[[], object] = lambda: None
         """Takes from a child what only its beginning needs; filled in by who made this process."""
+        self.prepare: Callable[[], object] | None = None
+        """What comes before the first one; filled in like that."""
         self.gofer_end = -1
         """Watched for the end of the Gofer."""
         self.is_fork = False
@@ -113,6 +115,9 @@ class Forks:
             from sentry.control import decisions  # noqa: PLC0415  few go back
 
             decisions.prepare(order.asked.decided)
+        if self.prepare is not None:
+            self.prepare()
+            self.prepare = None
         self._orders.append((order, told))
         if len(self._orders) == 1:
             self._stop()

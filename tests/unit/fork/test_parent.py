@@ -78,3 +78,15 @@ def test_only_of_a_template_one_takes_a_place() -> None:
     with pytest.raises(EINVAL):
         running.forks.ask(ForkOrder(succeeds=True), descriptors(PLAIN + 1), running.told.append)
     assert not running.kernel.container.copied
+
+
+def test_what_comes_before_the_first_fork_comes_once_and_not_for_one_that_is_refused() -> None:
+    running = Running()
+    prepared: list[int] = []
+    running.forks.prepare = lambda: prepared.append(1)
+    with pytest.raises(EINVAL):
+        running.forks.ask(ForkOrder(succeeds=True), descriptors(PLAIN + 1), running.told.append)
+    assert prepared == []
+    for _ in range(2):
+        running.forks.ask(ForkOrder(), descriptors(PLAIN), running.told.append)
+    assert prepared == [1]

@@ -99,3 +99,42 @@ gc.collect()
 
 def test_nothing_of_theirs_is_run_and_they_go_on() -> None:
     subprocess.run([sys.executable, "-X", "dev", "-c", USED], check=True)
+
+
+CODE = """
+import sys
+from types import ModuleType
+from runsc.launch.uncounted import count_code_no_more
+def decorated(function):
+    held = Kind()
+    def inner(): return held, function
+    return inner
+class Kind:
+    def __del__(self): gone.append(1)
+    def method(self): return "a text of it"
+    @property
+    def read(self): return 1
+@decorated
+def wrapped(): pass
+gone, made = [], [Kind(), lambda: kept]
+kept = Kind()
+method, text = Kind.method, next(
+    each for each in Kind.method.__code__.co_consts if isinstance(each, str)
+)
+count_code_no_more()
+for each in (Kind, method, method.__code__, text, Kind.read, Kind.read.fget, wrapped):
+    counted = sys.getrefcount(each)
+    more = [each] * 1000
+    assert sys.getrefcount(each) == counted, each
+for each in (made, made[0], made[1], kept, wrapped.__closure__[0].cell_contents):
+    counted = sys.getrefcount(each)
+    more = [each] * 1000
+    assert sys.getrefcount(each) == counted + 1000, each
+del made, more, each
+assert len(gone) == 1, "what is no code is freed as ever"
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="PEP 683")
+def test_of_code_alone_it_is_that_of_modules_and_what_they_have_made_is_freed_as_ever() -> None:
+    subprocess.run([sys.executable, "-X", "dev", "-c", CODE], check=True)
