@@ -142,6 +142,8 @@ class Memory:
             found.append(inode)
             await pace.rest()
         self._fs._inos = itertools.count(max(inode.ino for inode in found) + 1)
+        files = [each for each in found if isinstance(each, TmpInode) and not each.is_dir]
+        self._fs.more_names = sum(max(each.nlink - 1, 0) for each in files)
         return found
 
     def _directory(self, place: int) -> list[int]:

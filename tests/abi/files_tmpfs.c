@@ -128,6 +128,29 @@ static void options(void)
     CHECK(umount("t") == 0);
 }
 
+static int inodes_free(void)
+{
+    struct statfs room;
+    CHECK(statfs("t", &room) == 0);
+    return room.f_ffree;
+}
+
+/* A hard link counts as an inode; the first name of a file made without one does not. */
+static void links(void)
+{
+    CHECK(mount("t", "t", "tmpfs", 0, "nr_inodes=4") == 0);
+    CHECK(close(open("t/1", O_CREAT | O_RDWR, 0600)) == 0 && inodes_free() == 2);
+    CHECK(link("t/1", "t/2") == 0 && inodes_free() == 1);
+    int fd = open("t", O_TMPFILE | O_RDWR, 0600);
+    CHECK(fd >= 0 && inodes_free() == 0);
+    CHECK_ERR(link("t/1", "t/3"), ENOSPC);
+    CHECK_ERR(link("t/1", "t/2"), EEXIST);
+    CHECK(linkat(fd, "", AT_FDCWD, "t/t", AT_EMPTY_PATH) == 0 && inodes_free() == 0);
+    CHECK(close(fd) == 0 && rename("t/t", "t/2") == 0 && inodes_free() == 1);
+    CHECK(unlink("t/1") == 0 && inodes_free() == 2);
+    CHECK(umount("t") == 0);
+}
+
 static sigjmp_buf back;
 static siginfo_t told;
 
@@ -221,5 +244,6 @@ int main(void)
     limited();
     CHECK(umount("t") == 0);
     options();
+    links();
     return 0;
 }

@@ -128,9 +128,12 @@ class TmpDirectory(TmpInode):
         return inode
 
     def link(self, name: bytes, target: Inode) -> None:
-        """A hard link, or the first name of an O_TMPFILE file."""
+        """A hard link, which counts as an inode, or the first name of an O_TMPFILE file."""
         assert isinstance(target, TmpInode)
+        if target.nlink:
+            self.sb.check_inodes()
         self.add(name, target)
+        self.sb.more_names += target.nlink > 0
         target.nlink += 1
         target.ctime_ns = self.fs.now_ns()
 
@@ -152,6 +155,7 @@ class TmpDirectory(TmpInode):
             self.nlink -= 1
         else:
             child.nlink -= 1
+            self.sb.more_names -= child.nlink > 0
         self.touched()
         return child
 

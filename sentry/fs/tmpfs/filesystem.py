@@ -145,6 +145,8 @@ class TmpFs(FileSystem):
         self.pages = 0
         """Frames in use."""
         self.inodes = 0
+        self.more_names = 0
+        """Hard links beside the first name of each file: they count as inodes."""
         self.let_go: Callable[..., None] | None = None
         """`Leftovers.begin`: to free many files takes long."""
         self.in_memory = True
@@ -182,7 +184,7 @@ class TmpFs(FileSystem):
                 raise EINVAL("there was no limit, or more is used")
             self.max_pages = own.max_pages = wanted.max_pages
         if wanted.max_inodes != MAX_INODES:
-            if own.any_inodes or self.inodes > wanted.max_inodes:
+            if own.any_inodes or self.inodes_used > wanted.max_inodes:
                 raise EINVAL("there was no limit, or more inodes are used")
             own.max_inodes = wanted.max_inodes
 
@@ -200,9 +202,14 @@ class TmpFs(FileSystem):
         """An inode number."""
         return next(self._inos)
 
+    @property
+    def inodes_used(self) -> int:
+        """What counts against nr_inodes."""
+        return self.inodes + self.more_names
+
     def check_inodes(self) -> None:
         """Raises: ENOSPC when one more inode is too many."""
-        if self.inodes >= self.options.max_inodes:
+        if self.inodes_used >= self.options.max_inodes:
             raise ENOSPC("too many inodes")
         self.budget.check_inode()
 
@@ -217,7 +224,7 @@ class TmpFs(FileSystem):
         blocks = self.max_pages if self.max_pages is not None else self.memory_pages
         free = max(0, blocks - self.pages)
         limit = self.options.max_inodes
-        return StatFs(self.magic, 4096, blocks, free, limit, max(0, limit - self.inodes))
+        return StatFs(self.magic, 4096, blocks, free, limit, max(0, limit - self.inodes_used))
 
     def show_options(self) -> str:
         """What /proc/mounts adds: shmem_show_options()."""

@@ -291,6 +291,22 @@ def test_inodes_have_a_ceiling(task: Any) -> None:
     task.ok("mkdir", b"/3", 0o755)
 
 
+def test_hard_link_counts_as_an_inode(task: Any) -> None:
+    fs = task.task.mounts.root.fs
+    fs.options.max_inodes = 4
+    write_file(task, b"/1", b"")
+    task.ok("link", b"/1", b"/2")
+    assert fs.statfs().files_free == 1
+    fd = task.ok("open", b"/", O_TMPFILE | O_RDWR, 0o600)
+    assert task.call("link", b"/1", b"/3") == -errno.ENOSPC
+    task.ok("linkat", fd, b"", AT_FDCWD, b"/t", AT_EMPTY_PATH)
+    task.ok("rename", b"/t", b"/2")
+    task.ok("close", fd)
+    assert fs.statfs().files_free == 1
+    task.ok("unlink", b"/1")
+    assert fs.statfs().files_free == 2
+
+
 LARGE = 40 << 20
 HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
