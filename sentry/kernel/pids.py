@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.errors import EAGAIN, EEXIST, EINVAL, ENOMEM, ENOSPC
+from sentry.errors import EAGAIN, EEXIST, EINVAL, ENOMEM, ENOSPC, EPERM, ESRCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +130,21 @@ class PidNamespace:
     def process_group(self, number: int) -> ProcessGroup | None:
         """The process group."""
         return self._tables.process_groups.get(self.known(number))
+
+    def to_foreground(self, number: int, session: Session) -> ProcessGroup:
+        """The group for TIOCSPGRP; also one that a process of the session has not made yet.
+
+        session_of_pgrp(), drivers/tty/tty_jobctrl.c. Raises: ESRCH, EPERM.
+        """
+        tables, known = self._tables, self.known(number)
+        if not tables.is_taken(known):
+            raise ESRCH(f"process group {number}")
+        group, task = tables.process_groups.get(known), self.task_or_zombie(number)
+        if group is None and task is not None and task.group.session is session:
+            return session.group_of(known)
+        if group is None or group.session is not session:
+            raise EPERM(f"{number} is of another session")
+        return group
 
     def members(self) -> list[ThreadGroup]:
         """The processes here and below, by number, zombies too."""

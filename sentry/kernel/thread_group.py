@@ -103,6 +103,11 @@ class Session:
         """The foreground group when the terminal hung up: it hears of the leader's end."""
         self.groups: set[ProcessGroup] = set()
 
+    def group_of(self, pgid: int) -> ProcessGroup:
+        """One in which nobody is yet: perhaps it is in the foreground already."""
+        group = self.foreground
+        return group if group is not None and group.pgid == pgid else ProcessGroup(pgid, self)
+
 
 class ProcessGroup:
     """A process group: its id is the pid of the process that made it."""
@@ -113,7 +118,6 @@ class ProcessGroup:
         self.pgid = pgid
         self.session = session
         self.members: set[ThreadGroup] = set()
-        session.groups.add(self)
 
     def is_orphaned(self) -> bool:
         """No member has a parent in another group of the session: credentials(7)."""
@@ -312,6 +316,7 @@ class ThreadGroup:
         """The real user of the last thread, once all are gone."""
         self.start_ns = kernel.clock.now_ns()
         process_group.members.add(self)
+        process_group.session.groups.add(process_group)
         if parent is not None:
             parent.children[self] = None
 
@@ -405,6 +410,7 @@ class ThreadGroup:
         old.members.discard(self)
         self.process_group = process_group
         process_group.members.add(self)
+        process_group.session.groups.add(process_group)
         self.kernel.pids.forget_if_empty(old)
 
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -134,6 +135,30 @@ static void raw(void)
     CHECK(fcntl(slave, F_SETFL, O_RDWR) == 0);
     CHECK(tcsetattr(slave, TCSAFLUSH, &old) == 0);
     CHECK(tcgetattr(master, &t) == 0 && t.c_lflag == old.c_lflag);
+}
+
+static void nothing(int signo) { (void)signo; }
+
+/* Of bytes that are fewer than VMIN a signal makes a result; it ends a read of none. */
+static void raw_and_signals(void)
+{
+    struct sigaction handler = {.sa_handler = nothing};
+    struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0}};
+    struct termios t, old;
+    char c;
+    CHECK(tcgetattr(slave, &old) == 0 && sigaction(SIGALRM, &handler, NULL) == 0);
+    t = old;
+    cfmakeraw(&t);
+    t.c_cc[VMIN] = 5;
+    for (t.c_cc[VTIME] = 0; t.c_cc[VTIME] <= 100; t.c_cc[VTIME] += 100) {
+        CHECK(tcsetattr(slave, TCSAFLUSH, &t) == 0);
+        type("ab");
+        CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+        line("ab");
+        CHECK_ERR(read(slave, &c, 1), EINTR);
+        CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    }
+    CHECK(tcsetattr(slave, TCSAFLUSH, &old) == 0 && signal(SIGALRM, SIG_DFL) != SIG_ERR);
 }
 
 static void sizes(void)
@@ -342,6 +367,7 @@ int main(void)
     signals();
     canonical();
     raw();
+    raw_and_signals();
     sizes();
     session_of_master(0, 0);
     close(slave);

@@ -242,6 +242,48 @@ static void foreground_ends(void)
     CHECK(read(slave, &c, 1) == 1 && c == 'x');
 }
 
+static pid_t waiting(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        wait_for_go();
+        _exit(0);
+    }
+    return pid;
+}
+
+/* A number that is no group's: whose is it? */
+static void number_of_no_group(void)
+{
+    pid_t other = waiting(), leader = fork(), member;
+    int number;
+    if (leader == 0) {
+        CHECK(setsid() > 0 && (member = waiting()) > 0 && setpgid(member, member) == 0);
+        CHECK(write(heard[1], &member, sizeof member) == sizeof member);
+        _exit(0);
+    }
+    CHECK(read(heard[0], &member, sizeof member) == sizeof member);
+    done(leader);
+    CHECK(setsid() > 0 && ioctl(slave, TIOCSCTTY, 0) == 0);
+    signal(SIGTTOU, SIG_IGN);
+    CHECK_ERR(tcsetpgrp(slave, other), EPERM);
+    CHECK_ERR(tcsetpgrp(slave, member), EPERM);
+    CHECK_ERR(tcsetpgrp(slave, leader), EPERM); /* nobody has it, but a session */
+    CHECK(getpgid(leader) == -1 && tcgetpgrp(slave) == getpid());
+    for (number = 0; number <= 4000000; number += 4000000)
+        CHECK_ERR(tcsetpgrp(slave, number), ESRCH);
+    pid_t job = waiting();
+    CHECK(tcsetpgrp(slave, job) == 0 && tcgetpgrp(slave) == job);
+    CHECK_ERR(kill(-job, 0), ESRCH);
+    CHECK(setpgid(job, job) == 0 && kill(-job, 0) == 0 && tcgetpgrp(slave) == job);
+    CHECK(write(master, "\3", 1) == 1);
+    int status;
+    CHECK(waitpid(job, &status, 0) == job && WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
+    CHECK_ERR(tcsetpgrp(slave, job), ESRCH);
+    CHECK(tcgetpgrp(slave) == job && tcsetpgrp(slave, getpid()) == 0);
+    CHECK(kill(other, SIGKILL) == 0 && kill(member, SIGKILL) == 0);
+}
+
 /* What is wrong with the argument is seen first. */
 static void somebody_elses(void)
 {
@@ -299,8 +341,9 @@ int main(void)
     leader_ends();
     hang_up();
     pid_t pid;
-    static void (*const sessions[])(void) = {own_terminal, for_writing_alone, foreground_ends};
-    for (int i = 0; i < 3; i++) {
+    static void (*const sessions[])(void) = {own_terminal, for_writing_alone, foreground_ends,
+                                       number_of_no_group};
+    for (int i = 0; i < 4; i++) {
         open_pair();
         if ((pid = fork()) == 0) {
             sessions[i]();

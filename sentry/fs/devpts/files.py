@@ -21,8 +21,8 @@ from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.location import Location
 from sentry.vfs.notices import own_by_default, set_owner
 from sentry.wait.again import Keeping, again, kept
-from sentry.wait.fiber import TimedOut
-from sentry.wait.sleep import until
+from sentry.wait.fiber import Interrupted, TimedOut
+from sentry.wait.sleep import Retry, instead, until
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.filesystem import DevPtsFs
@@ -182,6 +182,9 @@ class PtySlave(StreamFile):
                     await until(attempt, (self.queue,), READABLE, deadline_ns=deadline)
             except TimedOut:
                 pass
+            except Interrupted:
+                if not discipline.available:
+                    raise
         if not discipline.available:
             return 0
         taken = await again(dest.put, discipline.read(dest.count))
@@ -190,8 +193,7 @@ class PtySlave(StreamFile):
 
     def receive(self, dest: Dest) -> int:
         """A line, or what is there."""
-        terminal = self.terminal
-        discipline = terminal.discipline
+        discipline = self.terminal.discipline
         data: bytes | None = kept((self, "typed"))
         if data is None:
             if self.hung:
@@ -204,10 +206,25 @@ class PtySlave(StreamFile):
             if not discipline.has(1 if waitless else dest.count):
                 raise EAGAIN("nothing typed")
             data = discipline.read(dest.count)
+        return self._give(dest, data)
+
+    def _give(self, dest: Dest, data: bytes) -> int:
         with Keeping((self, "typed"), data):
             taken = dest.put(data)
-        terminal.was_read()
+        self.terminal.was_read()
         return taken
+
+    def receive_sleep(self, dest: Dest) -> Retry:
+        """A signal ends it with the bytes that came before: n_tty_read()."""
+        sleep = super().receive_sleep(dest)
+        sleep.ended(instead(Interrupted, partial(self._before_signal, dest)))
+        return sleep
+
+    def _before_signal(self, dest: Dest) -> int | Interrupted:
+        discipline = self.terminal.discipline
+        if self.hung or not discipline.available:
+            return Interrupted()
+        return self._give(dest, discipline.read(dest.count))
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): with TOSTOP background processes are stopped first."""

@@ -21,7 +21,7 @@ from sentry.abi.ioctl import (
     VSTOP,
 )
 from sentry.abi.signal import SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTSTP
-from sentry.errors import EINVAL, EIO, ENOTTY, EPERM, ESRCH
+from sentry.errors import EINVAL, EIO, ENOTTY, EPERM
 from sentry.fs.devpts import termio
 from sentry.fs.devpts.discipline import CONTROL_CHARACTERS
 from sentry.fs.devpts.terminal import MASTER_INPUT
@@ -191,12 +191,7 @@ def set_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
     if pgid < 0:
         raise EINVAL(f"process group {pgid}")
     session = _check_ours(terminal, caller)
-    group = caller.group.pids.process_group(pgid)
-    if group is None:
-        raise ESRCH(f"process group {pgid}")
-    if group.session is not session:
-        raise EPERM("another session")
-    session.foreground = group
+    session.foreground = caller.group.pids.to_foreground(pgid, session)
 
 
 def get_session(terminal: Terminal, caller: Any, argument: int) -> None:

@@ -19,7 +19,7 @@ from sentry.abi.ioctl import (
     TIOCGWINSZ,
     TIOCSWINSZ,
 )
-from sentry.errors import EINVAL, EPERM, ESRCH, from_host
+from sentry.errors import EINVAL, EPERM, from_host
 from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
@@ -78,12 +78,8 @@ def set_foreground(file: HostFile, caller: Any, argument: int) -> None:
     (pgid,) = struct.unpack("<i", caller.mm.read(argument, 4))
     if pgid < 0:
         raise EINVAL(f"process group {pgid}")
-    group = caller.group.pids.process_group(pgid)
-    if group is None:
-        raise ESRCH(f"process group {pgid}")
-    if group.session is not _session(caller):
-        raise EPERM("another session")
-    _session(caller).foreground = group
+    session = _session(caller)
+    session.foreground = caller.group.pids.to_foreground(pgid, session)
 
 
 @TERMINALS.handles("TIOCGSID")

@@ -50,7 +50,7 @@ def sys_setpgid(task: Task, pid: Pid, pgid: Pid) -> None:
     group = tables.process_groups.get(wanted)
     if wanted == target.tgid:
         if group is None:
-            group = tables.process_groups[wanted] = ProcessGroup(wanted, target.session)
+            group = tables.process_groups[wanted] = target.session.group_of(wanted)
     elif group is None or group.session is not task.group.session:
         raise EPERM(f"process group {wanted}")
     if group is not target.process_group:
