@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_NOFOLLOW, O_RDWR
 from sentry.abi.resource import RLIMIT_CORE
 from sentry.errors import EACCES, EAGAIN, EFAULT, Errno
@@ -35,6 +37,8 @@ CORE_FLAG: Final = 0x80
 """In wait(2)'s status."""
 MAX_THREADS: Final = 4096
 """Threads whose registers are kept."""
+BY_ROOT: Final = 2
+"""SUID_DUMP_ROOT: only root gets the file, and an absolute path says where."""
 MAX_PATH: Final = 128
 """CORENAME_MAX_SIZE of the pattern."""
 
@@ -67,12 +71,15 @@ def start(task: Task, info: SigInfo) -> bool:
     pattern = _setting(task, "kernel/core_pattern", "core").encode("utf-8", "surrogateescape")
     if (
         group.exiting
-        or group.dumpable != 1
+        or not group.dumpable
         or group.limits.soft(RLIMIT_CORE) < PAGE_SIZE
         or not pattern
         or pattern[:1] in (b"|", b"@")
         or group.execing is not None
     ):
+        return False
+    name = file_name(task, info, pattern)
+    if group.dumpable == BY_ROOT and name[:1] != b"/":
         return False
     group.exiting = True
     group.exit_status = info.signo
@@ -81,7 +88,6 @@ def start(task: Task, info: SigInfo) -> bool:
     dump = group.core_dump = CoreDump(task, info)
     others = [other for other in group.tasks if other is not task]
     task.kernel.loop.call_for_each(others, condemn)
-    name = file_name(task, info, pattern)
 
     def done(_: Any, error: BaseException | None) -> None:
         task.fiber = None
@@ -146,6 +152,8 @@ async def _dump(task: Task, dump: CoreDump, name: bytes) -> None:
             raise EAGAIN
 
     await until(alone, [group.child_queue], mode=Mode.UNINTERRUPTIBLE)
+    if group.dumpable == BY_ROOT:
+        _become_root(task)
     how = OpenHow.old(O_CREAT | O_RDWR | O_NOFOLLOW, 0o600)
     file = await again(open_used, task, AT_FDCWD, name, how)
     try:
@@ -159,6 +167,16 @@ async def _dump(task: Task, dump: CoreDump, name: bytes) -> None:
         await _write(task, dump, file)
     finally:
         file.decref()
+
+
+def _become_root(task: Task) -> None:
+    """The file is root's, and below the root of the first process. Raises: EACCES."""
+    init = task.group.container.init
+    if init is None or not init.tasks:
+        raise EACCES("the container is ending")
+    task.creds = replace(task.creds, fsuid=0)
+    task.fs = task.fs.copy()
+    task.fs.chroot(init.tasks[0].fs.root)
 
 
 async def _write(task: Task, dump: CoreDump, file: Any) -> None:

@@ -101,6 +101,11 @@ class Services:
         self.trees = SharedTrees()
         """Trees of the host that several containers may have."""
 
+    @property
+    def suid_dumpable(self) -> int:
+        """fs.suid_dumpable: what PR_GET_DUMPABLE says of who has got other rights."""
+        return int(self.sysctls.get("fs/suid_dumpable", "0"))
+
     def check(self) -> None:
         """At the end of boot. Raises: AssertionError with the field that nobody filled."""
         for name in self.__slots__:

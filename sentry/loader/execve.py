@@ -140,7 +140,7 @@ def _commit(task: Task, image: Image) -> None:
     task.comm = image.comm
     group.exe = image.exe
     group.argv = tuple(image.argv)
-    group.dumpable = 1 if image.dumpable else 0
+    group.dumpable = 1 if image.dumpable else task.kernel.services.suid_dumpable
     group.has_execed = True
     group.exec_user_ns = image.memory_ns
     join_for_children(task)

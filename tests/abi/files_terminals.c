@@ -161,6 +161,25 @@ static void raw_and_signals(void)
     CHECK(tcsetattr(slave, TCSAFLUSH, &old) == 0 && signal(SIGALRM, SIG_DFL) != SIG_ERR);
 }
 
+/* A byte as if it were typed, on either side. Who may is the sysctl's to say. */
+static void simulated(void)
+{
+    char allowed = '1', text[] = "st\n", c;
+    int fd = open("/proc/sys/dev/tty/legacy_tiocsti", O_RDONLY);
+    if (fd >= 0)
+        CHECK(read(fd, &allowed, 1) == 1 && close(fd) == 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(ioctl(slave, TIOCSTI, text + i) == 0);
+    line("st\n");
+    screen("st\r\n");
+    CHECK(ioctl(master, TIOCSTI, text) == 0 && read(master, &c, 1) == 1 && c == 's');
+    CHECK_ERR(ioctl(slave, TIOCSTI, 8), EFAULT);
+    CHECK(seteuid(1000) == 0);
+    CHECK_ERR(ioctl(slave, TIOCSTI, 8), allowed == '0' ? EIO : EPERM);
+    CHECK_ERR(ioctl(master, TIOCSTI, text), allowed == '0' ? EIO : EPERM);
+    CHECK(seteuid(0) == 0);
+}
+
 static void sizes(void)
 {
     struct winsize ws = {24, 80}, got_ws;
@@ -368,6 +387,7 @@ int main(void)
     canonical();
     raw();
     raw_and_signals();
+    simulated();
     sizes();
     session_of_master(0, 0);
     close(slave);

@@ -24,7 +24,7 @@ from sentry.abi.signal import SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTSTP
 from sentry.errors import EINVAL, EIO, ENOTTY, EPERM
 from sentry.fs.devpts import termio
 from sentry.fs.devpts.discipline import CONTROL_CHARACTERS
-from sentry.fs.devpts.terminal import MASTER_INPUT
+from sentry.fs.devpts.terminal import MASTER_INPUT, SCREEN
 from sentry.vfs.requests import Requests, put_int
 
 if TYPE_CHECKING:
@@ -153,6 +153,32 @@ def signal_foreground(terminal: Terminal, caller: Caller, argument: int) -> None
 def set_packet(terminal: Terminal, caller: Caller, argument: int) -> None:
     """TIOCPKT."""
     terminal.set_packet(any(caller.mm.read(argument, 4)))
+
+
+def _check_simulated(terminal: Any, caller: Any) -> None:
+    """tiocsti(), drivers/tty/tty_io.c. Raises: EIO, EPERM."""
+    if caller.creds.has(CAP_SYS_ADMIN):
+        return
+    if caller.kernel.services.sysctls.get("dev/tty/legacy_tiocsti", "0") == "0":
+        raise EIO("dev.tty.legacy_tiocsti is 0")
+    if caller.group.terminal is not terminal:
+        raise EPERM("not the controlling terminal")
+
+
+def simulate_input(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCSTI: a byte as if it were typed; lost where there is no room."""
+    _check_simulated(terminal, caller)
+    byte = caller.mm.read(argument, 1)
+    if terminal.typing_room:
+        terminal.typed(byte)
+
+
+def simulate_screen(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCSTI of the master: its input is the screen."""
+    _check_simulated(None, caller)
+    byte = caller.mm.read(argument, 1)
+    if len(terminal.screen) < SCREEN:
+        terminal.show(byte)
 
 
 # --- job control
@@ -285,6 +311,7 @@ for _name, _handler in {
     "TIOCGETD": discipline_number,
     "TIOCGPGRP": get_foreground,
     "TIOCSPGRP": set_foreground,
+    "TIOCSTI": simulate_input,
     "TIOCGSID": get_session,
     "TIOCNOTTY": drop_controlling,
     **termio.TABLE,
@@ -305,6 +332,7 @@ for _name, _handler in {
     "TIOCGSID": get_session_of_slave,
     "TIOCNOTTY": not_of_masters,
     "TIOCSPTLCK": set_lock,
+    "TIOCSTI": simulate_screen,
     "TIOCPKT": set_packet,
     "TIOCSIG": signal_foreground,
 }.items():

@@ -45,6 +45,7 @@ MAX_VALUE: Final = 1024
 DEFAULTS: Final = """
 abi/vsyscall32 1
 debug/exception-trace 1
+dev/tty/legacy_tiocsti 0
 fs/aio-max-nr 65536
 fs/dentry-state 0	0	45	0	0	0
 fs/dir-notify-enable 1
@@ -229,10 +230,12 @@ ULONG_MAX: Final = (1 << 64) - 1
 _NUMBER: Final = re.compile(r"-?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
 
 BOUNDS: Final[dict[str, range]] = {
+    "dev/tty/legacy_tiocsti": range(2),
     "fs/mqueue/msg_default": range(1, (1 << 16) + 1),
     "fs/mqueue/msg_max": range(1, (1 << 16) + 1),
     "fs/mqueue/msgsize_default": range(128, (16 << 20) + 1),
     "fs/mqueue/msgsize_max": range(128, (16 << 20) + 1),
+    "fs/suid_dumpable": range(3),
     "kernel/sysctl_writes_strict": range(-1, 2),
 }
 """What those may become: with which queues are made, ipc/mq_sysctl.c; sysctl_writes_mode."""

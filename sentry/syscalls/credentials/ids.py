@@ -25,14 +25,14 @@ PIECE: Final = 4096
 """Groups of 65,536 that are looked at in a step."""
 
 def commit(task: Task, new: Credentials) -> None:
-    """commit_creds(): the task takes `new`; one whose rights changed is no longer dumpable."""
+    """commit_creds(): the task takes `new`; of one whose rights changed fs.suid_dumpable says."""
     old = task.creds
     if new.uid != old.uid:
         note_user(task, new.uid)
     task.creds = new
     ids = (old.euid, old.egid, old.fsuid, old.fsgid) != (new.euid, new.egid, new.fsuid, new.fsgid)
     if ids or not is_subset(new, old):
-        task.group.dumpable = 0
+        task.group.dumpable = task.kernel.services.suid_dumpable
         task.parent_death_signal = 0
     child_identity(task)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -11,16 +12,18 @@ import pytest
 from sentry.abi.elf import EHDR, PHDR, PT_LOAD
 from sentry.abi.fcntl import O_WRONLY
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE
+from sentry.abi.prctl import PR_GET_DUMPABLE
 from sentry.abi.resource import RLIMIT_CORE
 from sentry.abi.sched import CLONE_NEWPID
 from sentry.abi.signal import SIGABRT, SIGCHLD, SIGKILL
+from sentry.abi.stat import STAT
 from sentry.kernel.core_dump import CHUNK, file_name
 from sentry.kernel.own_memory import OwnMemory
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.vma_list import RUN_MAX
 from sentry.platform.memory import AddressSpace
-from tests.world import AREA, World
+from tests.world import AREA, Program, World
 
 PAGE = 4096
 TIB = 1 << 40
@@ -79,6 +82,48 @@ def test_names_that_a_program_chooses_lead_to_no_other_directory(
         task.ns.uts.set_name("nodename", host)
         task.comm = comm
         assert file_name(task, SigInfo.kernel(SIGABRT), b"/cores/%h/%e.%s") == name
+
+
+def put(program: Program, path: bytes, value: bytes) -> int:
+    """Write a value below /proc/sys."""
+    fd = program.ok("open", b"/proc/sys/" + path, O_WRONLY)
+    done = program.call("write", fd, program.place(value), len(value))
+    program.ok("close", fd)
+    return done
+
+
+def dies_with_other_ids(world: World, setting: bytes, pattern: bytes, root: bytes) -> int:
+    """The status of who had root's rights."""
+    program = world.program()
+    assert put(program, b"fs/suid_dumpable", setting) == len(setting)
+    put(program, b"kernel/core_pattern", pattern)
+    program.task.group.limits.set(RLIMIT_CORE, 1 << 30, 1 << 30)
+    program.ok("chroot", root)
+    program.ok("chdir", b"/")
+    program.ok("setresuid", 1000, 1000, 1000)
+    assert program.ok("prctl", PR_GET_DUMPABLE) == int(setting)
+    program.begin("kill", program.task.group.tgid, SIGABRT)
+    world.settle()
+    return program.task.group.exit_status
+
+
+def test_what_suid_dumpable_says_of_who_had_other_rights() -> None:
+    with World() as world:
+        world.mount("proc", b"/proc")
+        program = world.program()
+        assert put(program, b"fs/suid_dumpable", b"3") == -errno.EINVAL
+        program.ok("mkdir", b"/jail", 0o777)
+        program.ok("chmod", b"/jail", 0o777)
+        assert dies_with_other_ids(world, b"0", b"/no", b"/jail") == SIGABRT
+        assert dies_with_other_ids(world, b"2", b"no", b"/jail") == SIGABRT
+        assert dies_with_other_ids(world, b"2", b"/by-root", b"/jail") == SIGABRT | 0x80
+        assert dies_with_other_ids(world, b"1", b"/own", b"/jail") == SIGABRT | 0x80
+        room = program.buffer(STAT.size)
+        for path, uid in (b"/by-root", 0), (b"/jail/own", 1000):
+            program.ok("stat", path, room)
+            found = STAT.unpack(program.read(room, STAT.size))
+            assert (found.st_uid, found.st_mode) == (uid, 0o100600)
+        assert program.call("stat", b"/no", room) == -errno.ENOENT
 
 
 def test_headers_of_many_mappings_are_made_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
