@@ -259,6 +259,8 @@ class Interfaces:
     def __init__(self, *, up: bool = True) -> None:
         self._by_index: dict[int, Interface] = {}
         self._last = LOOPBACK_INDEX
+        self.changes = self.address_changes = 0
+        """How often an interface came or went, and an address."""
         loopback = Interface(LOOPBACK_INDEX, "lo")
         self.insert(loopback)
         if up:
@@ -294,10 +296,12 @@ class Interfaces:
     def insert(self, interface: Interface) -> None:
         """A new one, or another in the place of one with its index."""
         self._by_index[interface.index] = interface
+        self.changes += 1
 
     def remove(self, index: int) -> None:
         """It is gone. Preconditions: it is there, and not the loopback."""
         del self._by_index[index]
+        self.changes += 1
 
     def by_index(self, index: int) -> Interface:
         """Raises: ENODEV."""

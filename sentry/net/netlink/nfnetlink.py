@@ -247,6 +247,12 @@ class NetfilterSocket(NetlinkSocket):
             self.deliver(message(kind, 0, request.sequence, self.port, body), 0, 0)
         return False
 
+    def dump_state(self, kind: int) -> int:
+        """The generation of the rules."""
+        if kind >> 8 != nft.NFNL_SUBSYS_NFTABLES:
+            return 0
+        return netfilter_of(self.stack).ruleset.generation
+
     # --- batches
 
     def _batch(self, caller: Caller, data: bytes) -> Steps[None]:

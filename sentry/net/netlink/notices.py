@@ -165,6 +165,7 @@ def tell_address(
     """RTM_NEWADDR, RTM_DELADDR; of IPv6 they name no request: inet6_ifa_notify()."""
     if stack.view is None or link.driver is not None:
         stack.outdate()
+    stack.interfaces.address_changes += 1
     named = request if own.family == AF_INET else None
     tell(stack, IFADDR[own.family], address_message(link, own, kind), named)
 

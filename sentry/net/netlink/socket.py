@@ -10,7 +10,8 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import netlink as abi
@@ -82,8 +83,8 @@ class NetlinkSocket(Socket):
     """An open netlink socket."""
 
     __slots__ = (
-        "_asked", "_charged", "_dump", "_dump_end", "_dump_tail", "_overrun", "_piece",
-        "destination", "flags_set", "groups", "has_groups", "packets", "port",
+        "_asked", "_charged", "_dump", "_dump_end", "_dump_kind", "_dump_of", "_dump_tail",
+        "_overrun", "_piece", "destination", "flags_set", "groups", "has_groups", "packets", "port",
     )  # fmt: skip
     options_known = NETLINK
 
@@ -104,6 +105,8 @@ class NetlinkSocket(Socket):
         self._charged = 0
         self._dump: Iterator[bytes] | None = None
         self._dump_tail = self._dump_end = b""
+        self._dump_kind = self._dump_of = 0
+        """What is told, and which state of it the last piece was of."""
         self._piece = LEAST_PIECE
         self._overrun = False
 
@@ -317,10 +320,17 @@ class NetlinkSocket(Socket):
         return False
 
     def _dump_or_busy(self, request: Request, answers: Callable[[], Iterable[Reply]]) -> bool:
-        """True: a dump has begun. Raises: EBUSY, and what the first answer raises."""
+        """True: a dump has begun. Raises: EBUSY, and what is wrong with the request."""
         if self._dump is not None:
             raise EBUSY("a dump is under way")
-        self._start_dump(request, iter(answers()))
+        if self.protocol != abi.NETLINK_ROUTE:  # that says it at the end of the dump
+            replies = iter(answers())
+            first = list(islice(replies, 1))
+            answers = partial(chain, first, replies)
+        self._dump = self._parts(request, answers)
+        self._dump_kind = request.kind
+        self._dump_of = self.dump_state(request.kind)
+        self._go_on()
         return True
 
     def _acknowledge(self, request: bytes, number: int) -> None:
@@ -331,19 +341,24 @@ class NetlinkSocket(Socket):
 
     # --- dumps
 
-    def _start_dump(self, request: Request, replies: Iterator[Reply]) -> None:
-        done = message(
-            abi.NLMSG_DONE, abi.NLM_F_MULTI, request.sequence, self.port, struct.pack("<i", 0)
-        )
-        parts = (
-            message(kind, abi.NLM_F_MULTI, request.sequence, self.port, body)
-            for kind, body in replies
-        )
-        # the first answer at once, so that a request that is wrong gets its error
-        first = next(parts, None)
-        self._dump = chain(() if first is None else (first,), parts, (done,))
-        self._dump_end = done
-        self._go_on()
+    def _parts(self, request: Request, answers: Callable[[], Iterable[Reply]]) -> Iterator[bytes]:
+        """The messages of a dump, the end with the error that there was: netlink_dump_done()."""
+        head, number = (abi.NLM_F_MULTI, request.sequence, self.port), 0
+        try:
+            for kind, body in answers():
+                yield message(kind, *head, body)
+        except Errno as error:
+            number = error.number
+        self._dump_end = message(abi.NLMSG_DONE, *head, struct.pack("<i", -number))
+        yield self._dump_end
+
+    def dump_state(self, kind: int) -> int:
+        """Another number than before if what such a dump tells has changed meanwhile."""
+        interfaces = self.stack.interfaces
+        if self.protocol != abi.NETLINK_ROUTE or kind not in (abi.RTM_GETLINK, abi.RTM_GETADDR):
+            return 0
+        of_addresses = interfaces.address_changes if kind == abi.RTM_GETADDR else 0
+        return interfaces.changes + of_addresses
 
     def _go_on(self) -> None:
         """The next piece of a dump, when all before is read; its end comes alone."""
@@ -358,7 +373,16 @@ class NetlinkSocket(Socket):
         else:
             self._dump = None
         if piece:
-            self.deliver(piece, 0, 0)
+            self.deliver(self._consistent(piece), 0, 0)
+
+    def _consistent(self, piece: bytes) -> bytes:
+        """The first message says that something has changed: nl_dump_check_consistent()."""
+        before, self._dump_of = self._dump_of, self.dump_state(self._dump_kind)
+        if before == self._dump_of:
+            return piece
+        head = abi.NLMSGHDR.unpack(piece)
+        flags = head.nlmsg_flags | abi.NLM_F_DUMP_INTR
+        return abi.NLMSGHDR.pack(*head._replace(nlmsg_flags=flags)) + piece[HEADER:]
 
     # --- receiving
 

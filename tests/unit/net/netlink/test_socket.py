@@ -20,7 +20,7 @@ from sentry.abi.signal import SIGKILL
 from sentry.abi.socket import AF_INET, AF_NETLINK, SOCK_RAW, SOL_NETLINK
 from sentry.errors import EBUSY, EEXIST, ENOMEM
 from sentry.net.netlink import socket as module
-from sentry.net.netlink.message import attribute, u32
+from sentry.net.netlink.message import Reply, Request, attribute, u32
 from tests.world import Program, World
 
 LOOPBACK = 1
@@ -182,3 +182,31 @@ def test_link_that_goes_while_all_are_listed_is_not_told_of(program: Program) ->
     while (size := program.call("recvfrom", fds[0], room, ROOM, DONTWAIT, 0, 0)) > 0:
         told += program.read(room, size)
     assert b"d98\0" in told and b"d99\0" not in told
+    assert flags(told).count(abi.NLM_F_MULTI | abi.NLM_F_DUMP_INTR) == 1
+
+
+def flags(told: bytes) -> list[int]:
+    """Of all messages."""
+    found = []
+    while told:
+        size, _, each = struct.unpack_from("<IHH", told)
+        found.append(each)
+        told = told[size + 3 & ~3 :]
+    return found
+
+
+def test_what_goes_wrong_within_a_dump_is_told_at_its_end(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def some(request: Request) -> Iterator[Reply]:
+        yield abi.RTM_NEWLINK, bytes(16)
+        raise ENOMEM
+
+    monkeypatch.setitem(module.PROTOCOLS[NETLINK_ROUTE], abi.RTM_GETLINK, some)
+    fd, room = program.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), program.buffer(ROOM)
+    dump = message(abi.RTM_GETLINK, NLM_F_DUMP, bytes(16))
+    program.ok("sendto", fd, dump, len(dump), 0, 0, 0)
+    assert program.ok("recvfrom", fd, room, ROOM, 0, 0, 0) == 32
+    assert program.ok("recvfrom", fd, room, ROOM, 0, 0, 0) == 20
+    told = struct.unpack("<IHHIIi", program.read(room, 20))
+    assert (told[1], told[5]) == (abi.NLMSG_DONE, -ENOMEM.number)
