@@ -566,6 +566,19 @@ static uint8_t *emit_plain(const struct listing *of, const struct entry *e, uint
     return p + 2 + len;
 }
 
+/* Of a name whose attributes the host refuses (EACCES, EIO, ESTALE): no links say so. */
+static void pack_unknown(int fd, const struct entry *e, uint8_t *p)
+{
+    struct statx in = {0};
+    (void)statx(fd, "", AT_EMPTY_PATH, STATX_INO, &in);
+    pack(&(struct statx){
+        .stx_mode = (uint16_t)(e->type << 12),
+        .stx_ino = e->ino,
+        .stx_dev_major = in.stx_dev_major,
+        .stx_dev_minor = in.stx_dev_minor,
+    }, 0, p);
+}
+
 /* attributes[96] offset[8] name[s] */
 static uint8_t *emit_attr(const struct listing *of, const struct entry *e, uint8_t *p,
                           uint8_t *end)
@@ -575,8 +588,11 @@ static uint8_t *emit_attr(const struct listing *of, const struct entry *e, uint8
         return p;
     if ((size_t)(end - p) < BLOCK + 8 + 2 + len)
         return NULL;
-    if (gofer_stat(of->fd, e->name, p) < 0)
+    int rc = gofer_stat(of->fd, e->name, p);
+    if (rc == -ENOENT)
         return p; /* it went away since getdents */
+    if (rc < 0)
+        pack_unknown(of->fd, e, p);
     p = put64(p + BLOCK, (uint64_t)e->off);
     uint16_t n = (uint16_t)len;
     memcpy(p, &n, 2);

@@ -94,7 +94,10 @@ class Treaddirx(Message):
 
 @message(207)
 class Rreaddirx(Message):
-    """`data` is a sequence of attributes[96] offset[8] name[s], without `.` and `..`."""
+    """`data` is a sequence of attributes[96] offset[8] name[s], without `.` and `..`.
+
+    No links: the host refuses the attributes of this name; known are its type and number.
+    """
 
     data: Data
 

@@ -419,8 +419,9 @@ class DirectoryCache(HeardDirectory):
                 raise EIO("a listing with an impossible name")
             wire = WireAttributes.unpack(block)
             entry = DirEntry(name, number(wire.dev, wire.ino), modes.S_IFMT(wire.mode))
-            # Other names of the same file would not hear of a change.
-            holds = self.sb.exclusive and (wire.nlink == 1 or modes.S_ISDIR(wire.mode))
+            # Other names of the same file would not hear of a change; one of no links is refused.
+            is_alone = wire.nlink == 1 or (wire.nlink and modes.S_ISDIR(wire.mode))
+            holds = self.sb.exclusive and is_alone
             listing[name] = (entry, block if holds else None)
         if pos != end:
             raise EIO("a listing that is cut short")

@@ -18,6 +18,7 @@ import pytest
 
 import sentry.syscalls.files.xattr  # noqa: F401  (registers its calls)
 from gofer.attachment import Attachment
+from gofer.native import list_directory_attr
 from sentry.abi.mman import MAP_SHARED, PROT_READ
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
@@ -294,6 +295,26 @@ def test_a_large_directory_is_listed_whole(any_world: World, host: Path) -> None
     for name in names:
         os.mknod(os.fsencode(host / "dir" / "sub") + b"/" + name)
     assert any_world.listdir(b"/dir/sub") == names
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_name_whose_attributes_are_refused_is_listed(
+    make_world: MakeWorld, host: Path, monkeypatch: pytest.MonkeyPatch, exclusive: bool
+) -> None:
+    def as_nobody(*arguments: Any) -> bytes:
+        os.seteuid(65534)
+        try:
+            return list_directory_attr(*arguments)
+        finally:
+            os.seteuid(0)
+
+    monkeypatch.setattr("gofer.handlers.io.list_directory_attr", as_nobody)
+    os.chmod(host / "dir", 0o744)
+    world = make_world(exclusive=exclusive)
+    assert world.listdir(b"/dir") == [b"inner", b"sub"]
+    assert world.contents(b"/dir/inner") == b"inner"
+    assert world.stat(b"/dir/sub").st_mode == 0o40755
+    assert world.call("mkdirat", AT_FDCWD, b"/dir/inner", 0o755) == -errno.EEXIST
 
 
 def test_a_readonly_attachment_is_erofs(make_world: MakeWorld) -> None:
