@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sentry.vfs.interface import Inode
     from sentry.vfs.marks import Marks
     from sentry.vfs.watches import Hooked
+    from sentry.wait.steps import Steps
 
 
 class FileSystem:
@@ -113,6 +114,10 @@ class FileSystem:
     def show_options(self) -> str:
         """Options for /proc/mounts beyond those of the mount, each with a comma before it."""
         return ""
+
+    def forgetting(self) -> Steps[None]:
+        """The last mount is gone: what is kept of much goes, before `shutdown`."""
+        yield from ()
 
     def shutdown(self) -> None:
         """The last mount is gone."""

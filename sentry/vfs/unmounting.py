@@ -109,6 +109,7 @@ def gone(fs: FileSystem, budget: Any) -> Steps[None]:
     if not fs.mount_count:
         yield from tell_unmounted(fs)
         yield from budget.dentries.without(fs)
+        yield from fs.forgetting()
         fs.shutdown()
         for below in fs.let_go_below():
             yield from gone(below, budget)

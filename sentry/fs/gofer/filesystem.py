@@ -45,6 +45,7 @@ from sentry.wait.fiber import Mode
 if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO
     from sentry.platform.windows import Windows
+    from sentry.wait.steps import Steps
 
 MAX_DIRECTORY_FIDS = 4096
 MAX_LISTED = 131072
@@ -190,6 +191,9 @@ class GoferFileSystem(Attachment):
 
     def show_options(self) -> str:
         return ",trans=fd,cache=" + ("exclusive" if self.exclusive else "shared")
+
+    def forgetting(self) -> Steps[None]:
+        yield from self.handles.forgetting(self)
 
     def shutdown(self) -> None:
         """Drop what is cached; inodes that are still held stay usable."""

@@ -33,6 +33,7 @@ from sentry.errors import EAGAIN, ENFILE, EOPNOTSUPP, Errno, from_host
 from sentry.mm.backing import HostBacking
 from sentry.vfs.budget import Budget
 from sentry.wait.again import kept, settled
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.pace import Pace
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from sentry.platform.windows import Windows
     from sentry.vfs.file import Caller, Dest, Source
     from sentry.vfs.interface import Attributes
-    from sentry.wait.steps import WaitingSteps
+    from sentry.wait.steps import Steps, WaitingSteps
 
 T = TypeVar("T")
 
@@ -394,11 +395,16 @@ class HandleCache:
             handle.owner.drop_handle(handle)
 
     def forget(self, fs: object) -> None:
+        """See `forgetting`."""
+        at_once(self.forgetting(fs))
+
+    def forgetting(self, fs: object) -> Steps[None]:
         """A file system was unmounted: close what nobody uses."""
         for handle in list(self._idle):
-            assert handle.owner is not None
-            if handle.owner.sb is fs:
-                handle.owner.drop_handle(handle)
+            owner = handle.owner
+            if owner is not None and owner.sb is fs and handle in self._idle:
+                owner.drop_handle(handle)
+                yield
 
 
 class Timers(Protocol):

@@ -535,6 +535,19 @@ def test_descriptors_without_users_go_with_the_file_system(world: World, host: P
     assert world.read(held) == b"inner"
 
 
+def test_descriptors_of_what_is_unmounted_are_closed_one_by_one(world: World, host: Path) -> None:
+    (host / "other").write_bytes(b"other")
+    for path in (b"/file", b"/other", b"/dir/inner"):
+        world.contents(path)
+    steps = world.fs.forgetting()
+    next(steps)
+    assert world.fs.handles.kept == 2
+    held = world.open(b"/other")
+    assert not list(steps)[1:]
+    assert world.fs.handles.open == 1
+    assert world.read(held) == b"other"
+
+
 @pytest.mark.parametrize("patience_ms", [60_000, 0], ids=["in place", "later"])
 def test_closed_handles_leave_no_cycles(
     patience_ms: int, make_world: MakeWorld, host: Path, monkeypatch: pytest.MonkeyPatch
