@@ -350,6 +350,7 @@ def test_defect_in_a_reply_ends_its_session_alone(
     served = local(Limits())
     served.client.start()
     served.client.call(Tdupx())
+    served.client.call(Tgetattr(0, 0))  # the first use of a message makes its encoder
     monkeypatch.setattr(Rgetattr, "encode", lambda *_: 1 // 0)
 
     with pytest.raises(EOFError):
