@@ -8,7 +8,7 @@ is done" is the protocol's. See listener.py for everything else.
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, MSG_NOSIGNAL, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET
+from _socket import AF_UNIX, MSG_DONTWAIT, MSG_NOSIGNAL, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as Socket
 from time import monotonic
 
@@ -31,6 +31,34 @@ LEFT_OUT = {"pid": 1, "all": False}
 
 class Ended(ConnectionResetError):
     """The sandbox has ended after it had read the question: before, the host says ECONNRESET."""
+
+
+class Outbox:
+    """What a sandbox is told by the way: nobody waits until it reads. The same is owed once."""
+
+    def __init__(self, sock: Socket) -> None:
+        self._sock = sock
+        self.owed: dict[bytes, None] = {}
+        """Lines, in their order."""
+
+    def tell(self, text: bytes) -> None:
+        """Now, or by `flush` when the socket can be written to."""
+        self.owed.pop(text, None)
+        self.owed[text] = None
+        self.flush()
+
+    def flush(self) -> None:
+        """A sandbox that has ended is told nothing."""
+        while self.owed:
+            text = next(iter(self.owed))
+            try:
+                self._sock.send(text, MSG_DONTWAIT | MSG_NOSIGNAL)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.owed.clear()
+                return
+            del self.owed[text]
 
 
 def line(op: str, **numbers: int) -> bytes:

@@ -52,6 +52,7 @@ class Process:
 
     def __init__(self, sock: Socket, answer: bytes, received: bytes) -> None:
         self._sock = sock
+        self._outbox = asking.Outbox(sock)
         self._answer = answer
         self._received = received
         """What came after the answer."""
@@ -85,11 +86,16 @@ class Process:
             for line in lines:
                 if line.startswith(EXITED):
                     return _exit_code(line)
-            ready = {fd for fd, _ in poll.poll()}
-            if wakeup in ready:
+            owed = select.POLLOUT if self._outbox.owed else 0
+            poll.modify(self._sock.fileno(), select.POLLIN | owed)
+            events = dict(poll.poll())
+            if wakeup in events:
                 for number in os.read(wakeup, 64):
                     self._forward(number)
-            if self._sock.fileno() in ready:
+            came = events.get(self._sock.fileno(), 0)
+            if came & select.POLLOUT:
+                self._outbox.flush()
+            if came & ~select.POLLOUT:
                 try:
                     data = self._sock.recv(CHUNK)
                 except OSError:
@@ -103,10 +109,7 @@ class Process:
 
         if number == signal.SIGWINCH:
             self.on_resize()
-        try:  # noqa: SIM105  contextlib is not imported here
-            self._sock.send(b'{"op":"signal","signal":%d}\n' % number, MSG_NOSIGNAL)
-        except OSError:
-            pass
+        self._outbox.tell(b'{"op":"signal","signal":%d}\n' % number)
 
     def stand_for(self, terminal: int) -> int:
         """Be the process of the host that stands for it: its exit code, at its end.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc import filters
+from runsc.containers.asking import Outbox
 from runsc.containers.lifecycle import DRAINED_MS, HELD_UP_MS
 from runsc.containers.processes import is_held_up
 from runsc.containers.signals import TERMINAL, stop_as_told
@@ -75,6 +76,7 @@ class Sandbox:
         self._gofer_told = gofer_told
         self._stand_in = stand_in
         self._control = control
+        self._outbox = Outbox(control)
         self._hold = hold
         self.on_resize: Callable[[], object] = lambda: None
         """Before the Sentry hears of a new size of the caller's terminal."""
@@ -115,8 +117,7 @@ class Sandbox:
         self._send(Request("kill", signal=number, pid=-1 if group else 1))
 
     def _send(self, request: Request) -> None:
-        with suppress(OSError):
-            self._control.send(encode(request), socket.MSG_NOSIGNAL)
+        self._outbox.tell(encode(request))
 
     def release(self) -> None:
         """Let both go on. Raises: RuntimeFailure with what went wrong in the Gofer's namespaces."""
@@ -224,6 +225,8 @@ class Sandbox:
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
         while event not in self._events:
+            if control >= 0:
+                poll.modify(control, select.POLLIN | (select.POLLOUT if self._outbox.owed else 0))
             ready = {fd for fd, _ in poll.poll(self._left_ms())}
             if self.looks is not None:
                 self.looks(False)
@@ -234,8 +237,9 @@ class Sandbox:
             if wakeup is not None and signals in ready:
                 for number in wakeup.recv(64):
                     self.forward(number)
-            if control in ready and not self._read_events():
+            if control in ready and not self._talk():
                 poll.unregister(control)
+                control = -1
             if ready & children:
                 return event in self._events
             for pidfd in ready & self._others.keys():
@@ -253,10 +257,16 @@ class Sandbox:
         left_ms = int(left_s * 1000) + 1
         return left_ms if look_ms is None else min(left_ms, look_ms)
 
+    def _talk(self) -> bool:
+        self._outbox.flush()
+        return self._read_events()
+
     def _read_events(self) -> bool:
         """What the Sentry says; False when it has closed its end."""
         try:
             data = self._control.recv(1 << 16, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
         except OSError:
             data = b""
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,23 @@ def test_sandbox_that_accepts_nobody_costs_no_more_than_the_patience(tmp_path: P
         first.close()
         with pytest.raises(TimeoutError):
             asking.connect(path, 0.05)
+
+
+def test_what_nobody_reads_is_owed_once_and_told_in_its_order() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        outbox = asking.Outbox(ours)
+        with suppress(BlockingIOError):
+            while True:
+                ours.send(b"\n" * 1000, socket.MSG_DONTWAIT)
+        for text in (b"one\n", b"two\n", b"one\n"):
+            outbox.tell(text)
+        assert list(outbox.owed) == [b"two\n", b"one\n"]
+        theirs.setblocking(False)
+        heard = b""
+        with suppress(BlockingIOError):
+            while True:
+                heard = heard[-10:] + theirs.recv(1 << 16)
+                outbox.flush()
+    assert heard.lstrip() == b"two\none\n"
+    assert not outbox.owed

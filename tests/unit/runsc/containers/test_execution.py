@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -178,5 +179,21 @@ def test_end_of_a_process_is_told_whatever_comes(
     with sandbox(tmp_path, _then(behaviour)) as path:
         process = execution.start(path, b"{}\n", [])
         assert process.wait(reader) == code
+    os.close(reader)
+    os.close(writer)
+
+
+def test_signals_that_the_sandbox_does_not_read_hold_nothing_up(tmp_path: Path) -> None:
+    """Its words are heard meanwhile."""
+    ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+    with theirs:
+        process = execution.Process(ours, b"", b"")  # type: ignore[arg-type]
+        with suppress(BlockingIOError):
+            while True:
+                ours.send(b"\n" * 1000, socket.MSG_DONTWAIT)
+        os.write(writer, bytes([signal.SIGUSR1, signal.SIGTERM]))
+        theirs.sendall(b'{"event":"exited","status":256}\n')
+        assert process.wait(reader) == 1
     os.close(reader)
     os.close(writer)

@@ -136,6 +136,31 @@ def test_sandbox_that_nobody_wants_any_more_is_ended(
     os.close(sandbox.lifeline)
 
 
+def test_sentry_that_does_not_read_holds_no_signal_up(
+    pair: tuple[Sandbox, socket.socket],
+) -> None:
+    """When it reads it gets them."""
+    sandbox, theirs = pair
+    with suppress(BlockingIOError):
+        while True:
+            sandbox._control.send(b"{}\n" * 1000, socket.MSG_DONTWAIT)
+    sandbox.forward(signal.SIGUSR1)
+    sandbox.forward(signal.SIGTERM)
+
+    def read() -> None:
+        said = b""
+        while not said.endswith(b'"signal":15}\n'):
+            said = said[-100:] + theirs.recv(1 << 16)
+        assert b'"signal":10}' in said
+        os.kill(sandbox.pid, signal.SIGUSR2)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with pytest.raises(RuntimeFailure, match="killed by signal 12"):
+        sandbox.wait()
+    reader.join()
+
+
 class _Root(msgspec.Struct):
     image_fd: int = 0
     written_behind: bool = False
