@@ -396,6 +396,9 @@ def write(store: Store, container_id: str, wish: Wish, tell: Tell = silent) -> N
         Making(state, wish, tell) as making,
         listener.connect(store.path(container_id, "control.sock")) as sock,
     ):
+        now = store.load(container_id)
+        if (now.pid, now.pid_start) != (state.pid, state.pid_start):  # one of its name answers
+            raise NotRunning(container_id)
         listener.send(sock, making.request, making.fds)
         answers = select.poll()
         answers.register(sock, select.POLLIN)

@@ -23,7 +23,7 @@ from runsc.api.aio.objects import PATIENCE_S, AsyncObjects
 from runsc.api.aio.policy import AsyncPolicy, source_of
 from runsc.api.aio.pty import AsyncPty
 from runsc.api.aio.template import AsyncTemplate
-from runsc.api.aio.wire import ask
+from runsc.api.aio.wire import AsyncWire, ask
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import Order
 from runsc.api.values import (
@@ -396,14 +396,16 @@ class AsyncSandbox:
             return Snapshot(folder)
         from runsc.containers import snapshots  # noqa: PLC0415  few make some
 
-        found = states.load(self._state, self.sandbox_id)
-        try:
-            with snapshots.Making(found, snapshots.Wish(folder, parent=before)) as making:
-                making.finish(await ask(self._path, making.request, making.fds, None))
-        except NotRunning:
-            raise SandboxEnded(f'sandbox "{self.sandbox_id}" has ended') from None
-        except RuntimeFailure as error:
-            raise SandboxError(str(error)) from None
+        async with await AsyncWire.connect(self._path) as wire:
+            found = states.load(self._state, self.sandbox_id)  # of who is connected, or it ended
+            try:
+                with snapshots.Making(found, snapshots.Wish(folder, parent=before)) as making:
+                    await wire.send(making.request, making.fds)
+                    making.finish(await wire.reply(None))
+            except NotRunning:
+                raise SandboxEnded(f'sandbox "{self.sandbox_id}" has ended') from None
+            except RuntimeFailure as error:
+                raise SandboxError(str(error)) from None
         return Snapshot(folder)
 
     async def rollback(

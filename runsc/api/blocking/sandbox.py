@@ -26,7 +26,7 @@ from runsc.api.blocking.objects import PATIENCE_S, Objects
 from runsc.api.blocking.policy import Policy, source_of
 from runsc.api.blocking.pty import Pty
 from runsc.api.blocking.template import Template
-from runsc.api.blocking.wire import ask
+from runsc.api.blocking.wire import Wire, ask
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import Order
 from runsc.api.values import (
@@ -399,14 +399,16 @@ class Sandbox:
             return Snapshot(folder)
         from runsc.containers import snapshots  # noqa: PLC0415  few make some
 
-        found = states.load(self._state, self.sandbox_id)
-        try:
-            with snapshots.Making(found, snapshots.Wish(folder, parent=before)) as making:
-                making.finish(ask(self._path, making.request, making.fds, None))
-        except NotRunning:
-            raise SandboxEnded(f'sandbox "{self.sandbox_id}" has ended') from None
-        except RuntimeFailure as error:
-            raise SandboxError(str(error)) from None
+        with Wire.connect(self._path) as wire:
+            found = states.load(self._state, self.sandbox_id)  # of who is connected, or it ended
+            try:
+                with snapshots.Making(found, snapshots.Wish(folder, parent=before)) as making:
+                    wire.send(making.request, making.fds)
+                    making.finish(wire.reply(None))
+            except NotRunning:
+                raise SandboxEnded(f'sandbox "{self.sandbox_id}" has ended') from None
+            except RuntimeFailure as error:
+                raise SandboxError(str(error)) from None
         return Snapshot(folder)
 
     def rollback(

@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from runsc.containers import snapshots
+from runsc.containers import listener, snapshots
+from runsc.containers.container import Store
 from runsc.containers.snapshots import Manifest, Parent
-from runsc.errors import RuntimeFailure
+from runsc.errors import NotRunning, RuntimeFailure
 from sentry.state.pages import check_of
+from tests.unit.runsc.containers import states
 
 FIRST = {
     "format": "runsc snapshot", "version": 1, "program": "0.1.0", "container": "a",
@@ -149,3 +151,24 @@ def test_a_manifest_with_words_for_the_host_is_sealed(tmp_path: Path) -> None:
     assert snapshots.is_ours(made)
     assert not snapshots.is_ours(msgspec.structs.replace(made, annotations={"a": "c"}))
     assert not snapshots.is_ours(snapshots.read(folder_of(tmp_path / "plain", manifest())))
+
+
+def test_a_snapshot_is_not_of_another_container_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was made when the state had been read, before the socket was connected."""
+    store = Store(str(tmp_path / "states"))
+    states.running(store, "a")
+    connect = listener.connect
+
+    def later(path: str) -> Any:
+        with store.held("a") as state:
+            state.pid_start += 1
+            store.save(state)
+        return connect(path)
+
+    monkeypatch.setattr(listener, "connect", later)
+    wish = snapshots.Wish(str(tmp_path / "snapshot"))
+    with listener.listen(store.path("a", "control.sock")), pytest.raises(NotRunning):
+        snapshots.write(store, "a", wish)
+    assert not (tmp_path / "snapshot").exists()

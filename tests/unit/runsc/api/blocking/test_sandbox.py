@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from runsc.api import programs
+from runsc.api import programs, states
 from runsc.api.blocking import forking, keeping
 from runsc.api.blocking.keeping import Keeper
 from runsc.api.blocking.sandbox import Sandbox
 from runsc.api.blocking.wire import Wire
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
+from runsc.containers.listener import listen
+from runsc.containers.state import State
 from sentry.control.protocol import Request
 
 
@@ -119,3 +121,19 @@ def test_a_sandbox_that_has_ended_is_no_sigpipe_for_its_caller() -> None:
             os._exit(code)
     ours.close()
     assert os.waitpid(child, 0) == (child, 0)
+
+
+def test_a_snapshot_is_of_the_sandbox_that_is_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state is read then: between the two another one could get its name."""
+    (tmp_path / "s").mkdir()
+    with listen(str(tmp_path / "s" / "control.sock")) as listener:
+
+        def load(*_: str) -> State:
+            listener.accept()[0].close()
+            raise SandboxNotFound
+
+        monkeypatch.setattr(states, "load", load)
+        with pytest.raises(SandboxNotFound):
+            Sandbox("s", str(tmp_path), None, None).create_snapshot(tmp_path / "snapshot")
