@@ -153,7 +153,7 @@ def _limit_cgroup(
         cgroup.create()
         state.cgroups = cgroup.record
         store.save(state)
-        for pid, started in lifecycle.processes(state):
+        for pid, started in (*lifecycle.processes(state), *lifecycle.others(state)):
             if is_same(pid, started):  # one may have ended, and its number be another's
                 cgroup.add(pid)
     cgroup.apply(on_host(wanted, cgroup.memory_limit()), warn)

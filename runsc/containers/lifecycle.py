@@ -443,6 +443,11 @@ def processes(state: State) -> tuple[tuple[int, int], ...]:
     )
 
 
+def others(state: State) -> tuple[tuple[int, int], ...]:
+    """The same of those that end by themselves when these have."""
+    return tuple((int(pid), int(began)) for pid, began in (each.split(":") for each in state.others))
+
+
 def _await_gofer(state: State, victims: list[tuple[int, int]], warn: Warn) -> None:
     """Until it has written what the Sentry has left it, for a bounded time; then all are killed."""
     poll = select.poll()

@@ -41,6 +41,8 @@ class State(Value):
     sentry_start: int = 0
     gofer_pid: int = 0
     gofer_start: int = 0
+    others: tuple[str, ...] = ()
+    """Its network process and what is beside the sandbox (passt, a dialer): "PID:START" each."""
     foreground: bool = False
     """Made by `run` without --detach: ends, and goes away, with that command."""
     phase: str = "creating"

@@ -272,6 +272,7 @@ def _bring_up(
             state.sentry_pid, state.sentry_start = running.pid, start_time(running.pid)
             state.gofer_pid = running.gofer_pid
             state.gofer_start = start_time(running.gofer_pid)
+            state.others = tuple(f"{pid}:{start_time(pid)}" for pid in running.others)
             state.network = network_of(flags, container)
             state.low_ports = state.network == "host" and container.has_low_ports
             state.services = has_services(flags, container)

@@ -98,6 +98,11 @@ class Sandbox:
         self._gofer = os.pidfd_open(gofer_pid) if gofer_pid else -1
         self._standing = os.pidfd_open(stand_in.pid) if stand_in is not None else -1
 
+    @property
+    def others(self) -> tuple[int, ...]:
+        """The network process, and those beside."""
+        return tuple(pid for pid in (self._network_pid, *self.beside) if pid)
+
     def forward(self, number: int) -> None:
         """A signal of ours for the container's first process. It may be gone; that is no error.
 
@@ -162,7 +167,7 @@ class Sandbox:
         Raises: RuntimeFailure if the container could not start or the sandbox broke.
         """
         self._late_at = None
-        self._others = {os.pidfd_open(pid): pid for pid in (self._network_pid, *self.beside) if pid}
+        self._others = {os.pidfd_open(pid): pid for pid in self.others}
         self._until("", wakeup)
         return self._reap()
 
@@ -192,8 +197,8 @@ class Sandbox:
 
     def _reap_others(self) -> None:
         """They have nothing to do any more: the Sentry has ended."""
-        pids, self._network_pid, self.beside = [self._network_pid, *self.beside], 0, {}
-        for pid in filter(None, pids):
+        pids, self._network_pid, self.beside = self.others, 0, {}
+        for pid in pids:
             end_child(pid)
 
     def _lost(self, pidfd: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from runsc.commands import update
 from runsc.commands.update import _read, size
 from runsc.containers import lifecycle
 from runsc.containers.container import Store
+from runsc.containers.processes import start_time
 from runsc.errors import RuntimeFailure
 from runsc.oci.resources import decode
 from sentry.control.protocol import Reply, Request
@@ -91,6 +93,8 @@ def test_only_processes_that_are_the_same_come_into_a_cgroup_that_is_made_for_th
     added: list[int] = []
     states.running(store, "a")
     state = store.load("a")
+    parent = os.getppid()
+    state.others = f"{state.pid}:1", f"{parent}:{start_time(parent)}"
     state.gofer_pid, state.gofer_start = state.pid, state.pid_start - 1
 
     class Made(Cgroup):
@@ -103,4 +107,4 @@ def test_only_processes_that_are_the_same_come_into_a_cgroup_that_is_made_for_th
     monkeypatch.setattr(update, "at", lambda *_: made)
     update._limit_cgroup(store, state, decode({"cpu": {"shares": 7}}, "$"), lambda _: None)
 
-    assert added == [state.pid]
+    assert added == [state.pid, parent]
