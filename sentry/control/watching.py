@@ -10,7 +10,7 @@ from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.inotify import IN_ALL_EVENTS, IN_IGNORED
 from sentry.control.answers import FileEvent
 from sentry.control.trees import BY_PATH, Lines, entered
-from sentry.fs.inotify import InotifyFile
+from sentry.fs.inotify import MAX_QUEUED, InotifyFile
 from sentry.mm.buffers import KernelDest
 from sentry.wait.again import again
 
@@ -31,7 +31,7 @@ async def watch(acting: Acting, path: bytes, lines: Lines, begun: Callable[[], N
     """
     caller = cast("Caller", acting)
     place = await entered(caller, AT_FDCWD, path, BY_PATH)
-    file = InotifyFile(caller.kernel.vfs, 0)
+    file = InotifyFile(caller.kernel.vfs, 0, MAX_QUEUED)
     file.incref()
     try:
         file.watch(place.dentry.inode, IN_ALL_EVENTS)

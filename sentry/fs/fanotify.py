@@ -309,7 +309,12 @@ class FanotifyFile(StreamFile):
                         raise
                     return done
                 more = self._more(caller, event)
-                done += await again(dest.put, event.pack(fd, self._pid(caller, event), more))
+                try:
+                    done += await again(dest.put, event.pack(fd, self._pid(caller, event), more))
+                except BaseException:
+                    if fd >= 0:
+                        caller.files.close(caller, fd)
+                    raise
 
     def _check_events(self) -> None:
         if not self._events:

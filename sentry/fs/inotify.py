@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi.fcntl import O_RDONLY
@@ -29,16 +29,24 @@ from sentry.vfs.watches import Watches
 from sentry.wait.again import NotNow
 
 if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
     from sentry.vfs.vfs import Vfs
 
 MAX_QUEUED: Final = 16_384
-"""fs.inotify.max_queued_events."""
+"""Ceiling of fs.inotify.max_queued_events."""
 MAX_INSTANCES: Final = 1024
 """Ceiling of the sandbox (fs.inotify.max_user_instances is 128 for each user)."""
 MAX_WATCHES: Final = 65_536
 """Ceiling of the sandbox (fs.inotify.max_user_watches)."""
 _EVENT: Final = struct.Struct("<iIII")
-KEPT: Final = IN_ALL_EVENTS | IN_UNMOUNT | IN_EXCL_UNLINK | IN_ONESHOT
+KEPT: Final = IN_ALL_EVENTS | IN_EXCL_UNLINK | IN_ONESHOT
+OVERFLOW: Final = _EVENT.pack(-1, IN_Q_OVERFLOW, 0, 0)
+
+
+def most_queued(kernel: Kernel) -> int:
+    """fs.inotify.max_queued_events, for a new instance."""
+    wanted = kernel.services.sysctls.get("fs/inotify/max_queued_events", MAX_QUEUED)
+    return min(int(wanted), MAX_QUEUED)
 
 
 class InodeWatch:
@@ -78,14 +86,16 @@ class InotifyFile(StreamFile):
     """An open inotify instance."""
 
     requests: ClassVar = INOTIFY
-    __slots__ = ("_bytes", "_events", "_next", "_of", "_vfs", "watches")
+    __slots__ = (
+        "_bytes", "_events", "_max_queued", "_next", "_of", "_overflown", "_vfs", "watches"
+    )  # fmt: skip
     read_flags: ClassVar = False
     splice_read: ClassVar = False
     splice_write: ClassVar = False
     seeks_nowhere: ClassVar = True
     can_async: ClassVar = True
 
-    def __init__(self, vfs: Vfs, flags: int) -> None:
+    def __init__(self, vfs: Vfs, flags: int, max_queued: int) -> None:
         if vfs.inotify_instances >= MAX_INSTANCES:
             raise EMFILE("too many instances")
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
@@ -94,6 +104,9 @@ class InotifyFile(StreamFile):
         self._vfs = vfs
         vfs.inotify_instances += 1
         self._events: deque[bytes] = deque()
+        self._max_queued = max_queued
+        self._overflown = False
+        """That events were lost is in the queue."""
         self._bytes = 0
         self._next = 1
         self.watches: dict[int, InodeWatch] = {}
@@ -150,16 +163,27 @@ class InotifyFile(StreamFile):
     # --- events
 
     def queue_event(self, wd: int, mask: int, cookie: int, name: bytes) -> None:
-        """Append an event unless it repeats the last one."""
+        """Append an event unless it repeats the last one, but for the cookie: event_compare()."""
         padded = name + bytes(16 - len(name) % 16) if name else b""
-        if len(self._events) >= MAX_QUEUED:
-            wd, mask, cookie, padded = -1, IN_Q_OVERFLOW, 0, b""
         event = _EVENT.pack(wd, mask & ~0x07000000 | mask & IN_ISDIR, cookie, len(padded)) + padded
-        if self._events and self._events[-1] == event:
+        if len(self._events) >= self._max_queued:
+            if self._overflown:
+                return
+            self._overflown, event = True, OVERFLOW
+        elif self._events and _without_cookie(self._events[-1]) == _without_cookie(event):
             return
+        self._append(event)
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def _append(self, event: bytes) -> None:
         self._events.append(event)
         self._bytes += len(event)
-        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def refill(self, events: Iterable[bytes]) -> None:
+        """What waited when a snapshot was made."""
+        for event in events:
+            self._append(event)
+            self._overflown |= event == OVERFLOW
 
     def receive(self, dest: Dest) -> int:
         """As many whole events as fit. Raises: EINVAL when not even one does."""
@@ -169,11 +193,13 @@ class InotifyFile(StreamFile):
         while self._events and len(self._events[0]) <= dest.count:
             event = self._events.popleft()
             self._bytes -= len(event)
+            self._overflown &= event != OVERFLOW
             try:
                 done += dest.put(event)
             except NotNow:
                 self._events.appendleft(event)
                 self._bytes += len(event)
+                self._overflown |= event == OVERFLOW
                 if not done:
                     raise
                 break
@@ -198,3 +224,7 @@ class InotifyFile(StreamFile):
                     f"inotify wd:{w.wd:x} ino:{w.inode.ino:x} sdev:{w.inode.fs.dev:x} "
                     f"mask:{w.mask:x} ignored_mask:0\n"
                 )
+
+
+def _without_cookie(event: bytes) -> bytes:
+    return event[:8] + event[12:]

@@ -17,7 +17,7 @@ from sentry.errors import Errno
 from sentry.fs.epoll.file import EpollFile
 from sentry.fs.eventfd import EventFile
 from sentry.fs.host.file import donated
-from sentry.fs.inotify import KEPT, MAX_QUEUED, InotifyFile
+from sentry.fs.inotify import KEPT, MAX_QUEUED, InotifyFile, most_queued
 from sentry.fs.memfd import MemFdFile, internal_mount
 from sentry.fs.pidfd import PidFile
 from sentry.fs.pipe.buffer import LARGEST, SLACK, Pipe
@@ -183,15 +183,14 @@ class Files:
 
     async def inotify(self, record: records.Watches) -> FileDescription:
         """With its watches."""
-        file = InotifyFile(self.vfs, record.flags)
+        file = InotifyFile(self.vfs, record.flags, most_queued(self.loader.kernel))
         for each in record.watched:
             inode = at(at(self.loader.inodes, each.tree, "tree"), each.inode, "file")
             file._next = each.wd
             if each.wd in file.watches or file.watch(inode, each.mask & KEPT) != each.wd:
                 raise Damaged("a file that is watched twice")
         file._next = max(record.next, file._next)
-        file._events.extend(record.events[:MAX_QUEUED])
-        file._bytes = sum(map(len, file._events))
+        file.refill(record.events[: MAX_QUEUED + 1])
         return file
 
     def let_go(self) -> None:

@@ -651,6 +651,21 @@ static void blocking(void)
     close(fd), close(other);
 }
 
+/* A read that finds no memory leaves no descriptor open. */
+static void no_memory(void)
+{
+    int fd = group(FAN_CLASS_NOTIF), free = dup(fd);
+    CHECK(close(free) == 0);
+    touch("t/f");
+    mark(fd, 0, FAN_OPEN, "t/f");
+    look("t/f");
+    CHECK_ERR(read(fd, (void *)8, 4096), EFAULT);
+    CHECK(dup(fd) == free);
+    nothing(fd);
+    close(free), close(fd);
+    CHECK(unlink("t/f") == 0);
+}
+
 int main(int count, char **arguments)
 {
     if (count > 1)
@@ -671,5 +686,6 @@ int main(int count, char **arguments)
     unmounted();
     blocking();
     overflow();
+    no_memory();
     return 0;
 }

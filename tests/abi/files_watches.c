@@ -149,6 +149,45 @@ static void reopened(int dir)
     expect(4, watch, IN_ATTRIB, watch, IN_DELETE_SELF, watch, IN_IGNORED, dir, IN_DELETE);
 }
 
+/* An event that is as the last one is left out, also if it is of another move. */
+static void repeated(void)
+{
+    int dir = inotify_add_watch(in, "d", IN_MOVED_FROM | IN_CREATE);
+    for (int i = 0; i < 2; i++) {
+        CHECK(rename("d/a", "a") == 0 && rename("a", "d/a") == 0);
+        CHECK(rename("d/a", "a") == 0 && link("a", "d/a") == 0 && unlink("a") == 0);
+    }
+    expect(4, dir, IN_MOVED_FROM, dir, IN_CREATE, dir, IN_MOVED_FROM, dir, IN_CREATE);
+    CHECK(inotify_rm_watch(in, dir) == 0);
+    drain();
+}
+
+/* A full queue says so once, however often it is full before that is read. */
+static void overflown(void)
+{
+    char buf[sizeof(struct inotify_event) * 2];
+    struct inotify_event *event = (void *)buf;
+    int fds[2], lost = 0, more = 0, most = 16384;
+    for (int i = 0; i < 2; i++) {
+        fds[i] = open(i ? "d/y" : "d/x", O_CREAT | O_RDWR, 0600);
+        CHECK(inotify_add_watch(in, i ? "d/y" : "d/x", IN_MODIFY) > 0);
+    }
+    FILE *limit = fopen("/proc/sys/fs/inotify/max_queued_events", "r");
+    CHECK(fscanf(limit, "%d", &most) == 1 && fclose(limit) == 0);
+    for (int i = 0; i < most + 2; i++)
+        CHECK(write(fds[i & 1], "x", 1) == 1);
+    CHECK(read(in, buf, sizeof buf) == sizeof buf);
+    for (int i = 0; i < 4; i++)
+        CHECK(write(fds[i & 1], "x", 1) == 1);
+    while (read(in, buf, sizeof *event) == sizeof *event) {
+        lost += event->mask == IN_Q_OVERFLOW && event->wd == -1;
+        more += event->mask == IN_MODIFY;
+    }
+    CHECK(lost == 1 && more == most - 1);
+    CHECK(write(fds[0], "x", 1) == 1 && read(in, buf, sizeof buf) == sizeof *event);
+    CHECK(event->mask == IN_MODIFY);
+}
+
 int main(void)
 {
     in = inotify_init1(IN_NONBLOCK);
@@ -159,5 +198,9 @@ int main(void)
     int dir = inotify_add_watch(in, "d", IN_ALL_EVENTS);
     names(dir);
     reopened(dir);
+    CHECK(inotify_rm_watch(in, dir) == 0 && close(open("d/a", O_CREAT, 0600)) == 0);
+    drain();
+    repeated();
+    overflown();
     return 0;
 }

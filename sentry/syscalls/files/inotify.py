@@ -23,7 +23,7 @@ from sentry.abi.inotify import (
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.auth.permissions import MAY_READ
 from sentry.errors import EINVAL, ENOTDIR
-from sentry.fs.inotify import InotifyFile
+from sentry.fs.inotify import InotifyFile, most_queued
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, PathAddr, UInt
 from sentry.vfs.access import check_inode
@@ -44,7 +44,7 @@ def create(task: Task, flags: int) -> int:
         raise EINVAL(f"flags {flags:#x}")
     limit = task.rlimit(RLIMIT_NOFILE)
     task.files.free_from(0, limit)
-    file = InotifyFile(task.kernel.vfs, flags)
+    file = InotifyFile(task.kernel.vfs, flags, most_queued(task.kernel))
     return task.files.install(file, limit, cloexec=bool(flags & IN_CLOEXEC))
 
 
