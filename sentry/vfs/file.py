@@ -131,6 +131,7 @@ class Files(Protocol):
     def install(
         self, file: FileDescription, limit: int, *, cloexec: bool = False, lowest: int = 0
     ) -> int: ...
+    def close(self, caller: Caller, fd: int) -> FileDescription: ...
 
 
 class Start(Protocol):
