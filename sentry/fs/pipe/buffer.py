@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +40,10 @@ READABLE: Final = EPOLLIN | EPOLLRDNORM
 WRITABLE: Final = EPOLLOUT | EPOLLWRNORM
 OPENED: Final = 1 << 16
 """An event that only those who wait for a partner mind."""
+
+
+Part = tuple[bytes, bool]
+"""And whether it is a packet."""
 
 
 class Pipe:
@@ -107,8 +111,9 @@ class Pipe:
 
     @property
     def room(self) -> int:
-        """How many bytes fit."""
-        if len(self._parts) * PAGE_SIZE >= self.capacity + SLACK * PAGE_SIZE:
+        """How many bytes fit. A packet takes a page, however short it is."""
+        beyond = len(self._parts) - self.capacity // PAGE_SIZE
+        if beyond >= 0 and (beyond >= SLACK or self._packets[-1]):
             return 0
         return self.capacity - self.size - self._reserved
 
@@ -181,20 +186,30 @@ class Pipe:
         self.size -= len(self._parts.popleft())
         self._packets.popleft()
 
-    def peek(self, count: int) -> list[bytes]:
+    def peek(self, count: int) -> list[Part]:
         """The first bytes, which stay (tee)."""
-        found = []
-        for part in self._parts:
+        found: list[Part] = []
+        for part, packet in zip(self._parts, self._packets, strict=True):
             if count <= 0:
                 break
-            found.append(bytes(part[:count]))
-            count -= len(found[-1])
+            found.append((bytes(part[:count]), packet))
+            count -= len(found[-1][0])
         return found
 
-    def take(self, count: int) -> bytes:
+    def push_parts(self, parts: Iterable[Part]) -> int:
+        """Of another pipe, as many as fit; how many bytes."""
+        done = 0
+        for data, packet in parts:
+            if self.room < len(data):
+                break
+            self.push(data, packet)
+            done += len(data)
+        return done
+
+    def take(self, count: int) -> list[Part]:
         """Remove up to `count` bytes (splice)."""
-        found = b"".join(self.peek(count))
-        left = len(found)
+        found = self.peek(count)
+        left = sum(len(data) for data, _ in found)
         while left:
             part = self._parts[0]
             if len(part) <= left:
@@ -208,13 +223,17 @@ class Pipe:
             self.queue.notify(WRITABLE)
         return found
 
-    def put_back(self, data: bytes) -> None:
-        """Bytes that were taken but could not be delivered."""
-        if data:
-            self._parts.appendleft(data)
-            self._packets.appendleft(False)
-            self.size += len(data)
-            self.queue.notify(READABLE)
+    def put_back(self, taken: list[Part], count: int) -> None:
+        """The last bytes of what was taken could not be delivered."""
+        for data, packet in reversed(taken):
+            left = data[max(0, len(data) - count) :]
+            if not left:
+                break
+            self._parts.appendleft(left)
+            self._packets.appendleft(packet)
+            self.size += len(left)
+            count -= len(left)
+        self.queue.notify(READABLE)
 
     # --- its size
 
@@ -233,7 +252,8 @@ class Pipe:
             or limits.beyond(creds, pages, limits.user_pages_hard)
         ):
             raise EPERM("beyond fs.pipe-max-size or fs.pipe-user-pages-soft")
-        if self.size + self._reserved > capacity:
+        slots = sum(self._packets) * PAGE_SIZE
+        if max(self.size + self._reserved, slots) > capacity:
             raise EBUSY("holds more than that")
         limits.count(self._uid, pages)
         self.capacity = capacity

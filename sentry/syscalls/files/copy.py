@@ -249,16 +249,17 @@ async def pipe_to_pipe(
     task: Task, source: PipeFile, target: PipeFile, count: int, nonblock: bool
 ) -> int:
     """splice between pipes: what is there and fits."""
-    data = b""
-    while not data:
+    done = 0
+    while not done:
         if not await wait_pipe(source.pipe, lambda: filled(source.pipe), READABLE, nonblock):
             return 0
         room = await wait_pipe(
             target.pipe, lambda: writable_room(task, target.pipe), WRITABLE, nonblock
         )
-        data = source.pipe.take(min(count, room))  # none: another reader was faster
-    target.pipe.push(data)
-    return len(data)
+        parts = source.pipe.peek(min(count, room))  # none: another reader was faster
+        done = target.pipe.push_parts(parts)
+    source.pipe.take(done)
+    return done
 
 
 async def pipe_to_file(
@@ -269,9 +270,10 @@ async def pipe_to_file(
         return 0
     done = 0
     while done < count:
-        data = source.pipe.take(min(count - done, PIECE))
-        if not data:
+        taken = source.pipe.take(min(count - done, PIECE))
+        if not taken:
             break
+        data = b"".join(part for part, _ in taken)
         wrote = 0
         with source.pipe.reserved(len(data)):
             try:
@@ -280,7 +282,7 @@ async def pipe_to_file(
                 if not done:
                     raise
             finally:
-                source.pipe.put_back(data[wrote:])
+                source.pipe.put_back(taken, len(data) - wrote)
         done += wrote
         if wrote < len(data):
             break
@@ -381,10 +383,7 @@ async def sys_tee(task: Task, in_fd: UInt, out_fd: UInt, count: Size, flags: UIn
         if not await wait_pipe(from_pipe, lambda: filled(from_pipe), READABLE, nonblock):
             return 0
         room = await wait_pipe(to_pipe, lambda: writable_room(task, to_pipe), WRITABLE, nonblock)
-    data = b"".join(from_pipe.peek(min(count, room)))
-    if data:
-        to_pipe.push(data)
-    return len(data)
+    return to_pipe.push_parts(from_pipe.peek(min(count, room)))
 
 
 @syscall(278)
