@@ -142,6 +142,7 @@ def _spawned(become: Callable[[socket.socket], int]) -> list[Waiting]:
     def body() -> int:
         isolation.tie_to_parent(signal.SIGKILL)
         isolation.leave_session()
+        isolation.open_more()
         ours.close()
         for each in _waiting:
             each.leave()

@@ -38,6 +38,8 @@ NAMESPACES = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 )
 NOBODY = 65534
+LEAST_FILES = 64
+"""Open at a time, without which no sandbox begins."""
 
 
 class Rights(Struct, frozen=True):
@@ -269,6 +271,22 @@ def _limits(open_files: int) -> None:
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK):
         resource.setrlimit(limit, (0, 0))
     host.one_malloc_arena()
+
+
+def open_more() -> None:
+    """As many files as the hard limit allows, however low the caller's soft one is."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def check_open_files() -> None:
+    """Before anything is made. Raises: RuntimeFailure."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
+        raise RuntimeFailure(
+            f"too few files may be open: {hard}, and a sandbox needs {LEAST_FILES}",
+            hint="raise the hard limit: `ulimit -Hn`",
+        )
 
 
 def limit_tasks(count: int) -> None:

@@ -17,7 +17,17 @@ from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
 from runsc.containers.state import OF_FORKS, State
 from runsc.errors import RuntimeFailure
-from runsc.launch import around, boot, early, joining, oom_victim, sandbox, stand_in, users
+from runsc.launch import (
+    around,
+    boot,
+    early,
+    isolation,
+    joining,
+    oom_victim,
+    sandbox,
+    stand_in,
+    users,
+)
 from runsc.launch.configure import Wishes, has_services, make_config
 from runsc.launch.janitor import keep_clean
 from runsc.launch.label import of as label_of
@@ -250,6 +260,7 @@ def _bring_up(
     programs: Bodies,
 ) -> sandbox.Sandbox:
     """cgroup → stand-in → the two processes, in the state on disk → hooks → they go on."""
+    isolation.check_open_files()
     label = label_of(container)
     flags = settled(flags, container)
     with ExitStack() as later:

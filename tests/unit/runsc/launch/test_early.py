@@ -177,3 +177,35 @@ assert all("encode" in vars(each) for each in early.OF_BOTH_ENDS)
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="PEP 683")
 def test_what_it_has_in_common_with_the_command_line_is_not_written_to() -> None:
     subprocess.run([sys.executable, "-c", COMMON], check=True)
+
+
+FEW_FILES = """
+import os, resource, sys
+from runsc.errors import RuntimeFailure
+from runsc.launch import early, isolation
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, int(sys.argv[1])))
+try:
+    isolation.check_open_files()
+except RuntimeFailure as error:
+    sys.exit(print(error))
+
+def become(sock):
+    os.write(1, b"%d\\n" % resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    return 0
+
+(waiting,) = early._spawned(become)
+os.waitpid(waiting.pid, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("hard", "said"), [(128, "128\n"), (20, "too few files may be open: 20, and a sandbox needs 64\n")]
+)
+def test_few_files_of_the_caller_are_no_limit_and_too_few_at_all_are_told(
+    hard: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, str(hard)], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (said, "")
