@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PATIENCE_NS: Final = 10_000_000_000
 """When nobody waits for an answer any more: resolv.conf(5), two attempts of 5 s."""
+MAX_WAITING: Final = 320
+"""Questions without an answer; those that the nameservers have no room for wait for it."""
 MAX_ANSWERED: Final = 16
 """Servers that are known to be there."""
 HEADER: Final = 12
@@ -42,6 +44,9 @@ MAX_QUESTION: Final = 1024
 NOT_A_QUERY: Final = 0xF800
 """QR, and any opcode but QUERY: RFC 1035, 4.1.1."""
 MAX_LABEL: Final = 63
+RECURSION: Final = 0x0100
+FAILURE: Final = 0x8082
+"""QR, RA, SERVFAIL."""
 TRANSFERS: Final = frozenset({251, 252})
 """IXFR, AXFR."""
 
@@ -56,13 +61,25 @@ def is_question(message: bytes) -> bool:
     flags, questions, answers, authorities, additional = struct.unpack_from(">5H", message, 2)
     if flags & NOT_A_QUERY or (questions, answers, authorities) != (1, 0, 0) or additional > 1:
         return False
+    end = _end_of_name(message) + 5
+    return end <= len(message) and int.from_bytes(message[end - 4 : end - 2]) not in TRANSFERS
+
+
+def _end_of_name(message: bytes) -> int:
+    """Where its last label, which is empty, stands; beyond the message if it is none."""
     at = HEADER
     while at < len(message) and message[at]:
         if message[at] > MAX_LABEL:
-            return False
+            return len(message)
         at += 1 + message[at]
-    kind = message[at + 1 : at + 3]
-    return at + 5 <= len(message) and int.from_bytes(kind) not in TRANSFERS
+    return at
+
+
+def failure(question: bytes) -> bytes:
+    """The answer to one that cannot be asked: RFC 1035, 4.1.1."""
+    flags = int.from_bytes(question[2:4]) & RECURSION | FAILURE
+    head = struct.pack(">2s5H", question[:2], flags, 1, 0, 0, 0)
+    return head + question[HEADER : _end_of_name(question) + 5]
 
 
 class _Waiting(Struct, frozen=True):
@@ -80,14 +97,18 @@ class Relay(Answering):
         self._numbers = count(1)
         self._waiting: dict[int, _Waiting] = {}
         """By `Ask.port`; who has waited longest comes first."""
+        self._later: dict[int, Ask] = {}
+        """Those that were not asked yet."""
+        self._open: set[int] = set()
+        """Those that were."""
         self._timer: Any = None
         self._answered: dict[Endpoint, None] = {}
 
     def close(self) -> None:
         """The network process, too, is asked no more."""
         super().close()
-        for port in list(self._waiting):
-            self._forget(port)
+        self._later.clear()
+        self._forget(*self._waiting)
         self._process.close()
 
     def serves(self, endpoint: Endpoint) -> bool:
@@ -100,18 +121,28 @@ class Relay(Answering):
 
     def asked(self, message: bytes, token: Token, program: object) -> None:
         """It goes on."""
-        if not is_question(message) or len(self._waiting) >= MAX_OPEN:
-            return  # as a nameserver would lose it
+        if not is_question(message):
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self.reply(failure(message), token)
+            return
         transport = Transport.TCP if isinstance(token, Stream) else Transport.UDP
         ask = Ask(token.server, next(self._numbers), transport, message)
         self._waiting[ask.port] = _Waiting(token, self._loop.now_ns() + PATIENCE_NS)
-        self._nameservers.ask(ask)
+        self._later[ask.port] = ask
+        self._go_on()
         self._set_timer()
+
+    def _go_on(self) -> None:
+        """Ask those that there is room for by now."""
+        while self._later and len(self._open) < MAX_OPEN:
+            ask = self._later.pop(next(iter(self._later)))
+            self._open.add(ask.port)
+            self._nameservers.ask(ask)
 
     def left(self, stream: Stream) -> None:
         """Its answers are not wanted any more."""
-        for port in [port for port, each in self._waiting.items() if each.token is stream]:
-            self._forget(port)
+        self._forget(*(port for port, each in self._waiting.items() if each.token is stream))
 
     def heard(self, ask: Ask, data: bytes) -> None:
         """A message of the server has come."""
@@ -145,9 +176,14 @@ class Relay(Answering):
         if asker is not None:
             asker.refused(Packet(data, sender.client, sender.server, index=sender.interface))
 
-    def _forget(self, port: int) -> None:
-        del self._waiting[port]
-        self._nameservers.release(port)
+    def _forget(self, *ports: int) -> None:
+        for port in ports:
+            del self._waiting[port]
+            self._later.pop(port, None)
+            if port in self._open:
+                self._open.remove(port)
+                self._nameservers.release(port)
+        self._go_on()
 
     # --- time
 
@@ -159,7 +195,5 @@ class Relay(Answering):
     def _due(self) -> None:
         self._timer = None
         now_ns = self._loop.now_ns()
-        late = [port for port, each in self._waiting.items() if each.until_ns <= now_ns]
-        for port in late:
-            self._forget(port)
+        self._forget(*(port for port, each in self._waiting.items() if each.until_ns <= now_ns))
         self._set_timer()

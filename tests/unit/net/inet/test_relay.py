@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 from weakref import ref
 
@@ -13,8 +14,10 @@ from sentry.net.host.nameservers import MAX_OPEN
 from sentry.net.inet.relay import (
     MAX_ANSWERED,
     MAX_QUESTION,
+    MAX_WAITING,
     PATIENCE_NS,
     Relay,
+    failure,
     is_question,
 )
 from sentry.net.inet.udp import UdpSocket
@@ -39,7 +42,7 @@ class Asking(Streams):
         loop = self.caller.kernel.loop
         loop.call_at = self.call_at
         loop.now_ns = lambda: self.now_ns
-        self.relay = Relay(self.stack, cast(Any, None), loop)
+        self.relay = Relay(self.stack, cast(Any, SimpleNamespace(close=lambda: None)), loop)
         self.asked = self.relay._nameservers = cast(Any, Asked())
 
     def call_at(self, due_ns: int, callback: Any) -> Any:
@@ -190,14 +193,37 @@ def test_what_waits_is_bounded_in_number_and_in_time(host: Asking) -> None:
     sock = host.datagrams()
     host.send(sock, QUESTION[:11])
     assert not host.asked.asks
-    for _ in range(MAX_OPEN + 1):
+    for _ in range(MAX_WAITING):
         host.send(sock, QUESTION)
     assert len(host.asked.asks) == MAX_OPEN and len(host.timers) == 1
+    assert not sock.packets
+    host.send(sock, QUESTION)
+    assert [packet.data for packet in sock.packets] == [QUESTION[:2] + b"\x81\x82" + QUESTION[4:]]
     host.now_ns = PATIENCE_NS
     ((due_ns, due),) = host.timers
     assert due_ns == PATIENCE_NS
     due()
     assert not host.asked.asks and len(host.timers) == 1
+
+
+def test_question_that_there_is_no_room_for_waits_for_an_answer_to_another(host: Asking) -> None:
+    sock = host.datagrams()
+    for number in range(MAX_OPEN + 2):
+        host.send(sock, bytes((1, number)) + QUESTION[2:])
+    assert len(host.asked.asks) == MAX_OPEN
+    first = next(iter(host.asked.asks.values()))
+    host.relay.heard(first, first.data)
+    assert [ask.data[:2] for ask in host.asked.asks.values()][-1] == bytes((1, MAX_OPEN))
+    host.relay.close()
+    assert not host.asked.asks
+
+
+def test_failure_is_of_the_question_alone() -> None:
+    with_edns = QUESTION[:11] + b"\1" + QUESTION[12:] + b"\0\0\x29\4\xd0" + bytes(6)
+    for asked in (QUESTION, with_edns):
+        assert failure(asked) == QUESTION[:2] + b"\x81\x82" + QUESTION[4:]
+    without = QUESTION[:2] + b"\0" + QUESTION[3:]
+    assert failure(without) == QUESTION[:2] + b"\x80\x82" + QUESTION[4:]
 
 
 def test_servers_that_are_remembered_are_bounded(host: Asking) -> None:
