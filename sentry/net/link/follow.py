@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.netlink import ARPHRD_ETHER, RTM_NEWNEIGH
-from sentry.errors import EINVAL, Errno
+from sentry.errors import EINVAL, ENETDOWN, ENODEV, Errno
 from sentry.net.frame import show_link_frame
 from sentry.net.host.interfaces import messages, parse_neighbour
 from sentry.net.inet.address import MAPPED
@@ -75,8 +75,7 @@ class Uplinks:
             if opened is not None:
                 opened.link.hardware = interface.hardware
             elif len(self._uplinks) < MAX_LINKS:
-                with suppress(Errno):  # it has gone again
-                    await self._open(interface)
+                await self._try(interface)
         await driven(self._layer.refresh(self._stack.routes), Mode.UNINTERRUPTIBLE)
         await driven(self._set_neighbours(parts), Mode.UNINTERRUPTIBLE)
         self._timing.after()
@@ -97,6 +96,14 @@ class Uplinks:
         for (index, ip), hardware in told.items():
             self._uplinks[index].link.neighbours(ip).set_static(ip, hardware)
         self._static = told
+
+    async def _try(self, interface: Interface) -> None:
+        try:
+            await self._open(interface)
+        except (ENETDOWN, ENODEV):  # it has gone again, or the network process has
+            return
+        except Errno as error:
+            self._stack.kernel.log.write(f"{interface.name}: reaches nobody: {error}\n")
 
     async def _open(self, interface: Interface) -> None:
         fd = await self._process.uplink(interface.index)

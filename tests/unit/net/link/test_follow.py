@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -20,13 +21,16 @@ from sentry.abi.netlink import (
     RTM_NEWNEIGH,
 )
 from sentry.abi.socket import AF_INET, AF_PACKET
-from sentry.errors import EMFILE
+from sentry.errors import EMFILE, ENODEV
 from sentry.net.interfaces import Address, Interface
 from sentry.net.ip.layer import IpLayer
 from sentry.net.ip.seam import Outgoing
 from sentry.net.link.follow import Uplinks
 from sentry.net.stack import Stack
 from tests.unit.net.wired import SECOND_NS, hardware, ip4
+
+
+REFUSED = {8: ENODEV(), 9: EMFILE("no packet socket is left")}
 
 
 class Process:
@@ -40,8 +44,8 @@ class Process:
         self.given_back.append(index)
 
     async def uplink(self, index: int) -> int:
-        if index == 9:
-            raise EMFILE
+        if index in REFUSED:
+            raise REFUSED[index]
         self.given[index] = os.open("/dev/null", os.O_RDWR)
         return self.given[index]
 
@@ -76,10 +80,14 @@ class Loop:
 
 class World:
     def __init__(self) -> None:
-        self.stack = Stack(None, {})
+        self.logged: list[str] = []
+        self.stack = Stack(cast(Any, SimpleNamespace(log=self)), {})
         self.layer = self.stack.ip = IpLayer(self.stack.interfaces, {}, os.urandom)
         self.process, self.loop = Process(), Loop()
         self.uplinks = Uplinks(self.stack, self.layer, self.process, self.loop)  # type: ignore[arg-type]
+
+    def write(self, text: str) -> None:
+        self.logged.append(text)
 
     def show(self, index: int, flags: int = IFF_UP, kind: int = ARPHRD_ETHER) -> Interface:
         made = Interface(index, f"eth{index}", kind, flags, 1500, hardware(index))
@@ -103,8 +111,10 @@ def test_each_ethernet_interface_that_is_up_has_a_link(world: World) -> None:
     world.show(2)
     world.show(3, flags=0)
     world.show(4, kind=ARPHRD_LOOPBACK)
+    world.show(8)  # it has gone
     world.show(9)  # there is no socket for it
     world.follow()
+    assert world.logged == ["eth9: reaches nobody: no packet socket is left\n"]
     assert [*world.layer.links] == [2] and [*world.process.given] == [2]
     world.show(3)
     world.follow()
