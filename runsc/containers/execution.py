@@ -255,7 +255,7 @@ def _relay(size: tuple[int, int] | None) -> Relay | None:
 
 
 def _check_created(root: str, folder: str, container_id: str) -> None:
-    """Before its hooks have run nobody answers, though there is a socket. Raises: NotRunning."""
+    """Before it is there nobody answers, though there is a socket. Raises: NotRunning."""
     try:
         with open(os.path.join(folder, "state.json"), "rb") as file:
             if b'"phase":' in file.read():  # what is as at the beginning is left out
@@ -266,8 +266,7 @@ def _check_created(root: str, folder: str, container_id: str) -> None:
     from runsc.containers.state import status  # noqa: PLC0415
     from runsc.errors import NotRunning  # noqa: PLC0415
 
-    state = Store(root).load(container_id)
-    if state.hooks and status(state) == "creating":  # without hooks it answers soon
+    if status(Store(root).load(container_id)) == "creating":
         raise NotRunning(container_id)
 
 

@@ -91,11 +91,13 @@ def test_error_of_the_sandbox_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_container_that_is_being_created_is_not_asked(tmp_path: Path, is_there: bool) -> None:
+@pytest.mark.parametrize("hooks", [{}, {"prestart": [{"path": "/bin/true"}]}], ids=["", "hooks"])
+def test_container_that_is_being_created_is_not_asked(
+    tmp_path: Path, hooks: dict[str, Any], is_there: bool
+) -> None:
     pid = os.getpid()
     since = start_time(pid) + (not is_there)
     store = Store(str(tmp_path))
-    hooks = {"prestart": [{"path": "/bin/true"}]}
     store.create(State("1.2.0", "c", "/", creator_pid=pid, creator_start=since, hooks=hooks))
     with listen(store.path("c", "control.sock")) as listener, pytest.raises(RuntimeFailure) as why:
         if not is_there:
