@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -55,6 +56,18 @@ typedef struct sockaddr SA;
     } while (0)
 
 /* poll(2) of one socket, without waiting. */
+/* On a kernel of a host. One that was hardened lets nobody listen who has been connected, and knows no
+ * IPV6_ADDRFORM. */
+static inline int of_host(void)
+{
+    return getenv("HOST_KERNEL") || getenv("FAR");
+}
+
+static inline int listens_again(int fd, int backlog)
+{
+    return listen(fd, backlog) == 0 || (of_host() && errno == EINVAL);
+}
+
 static inline int events(int fd)
 {
     struct pollfd one = {fd, POLLIN | POLLPRI | POLLOUT | POLLRDHUP, 0};
