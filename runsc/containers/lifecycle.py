@@ -445,7 +445,8 @@ def processes(state: State) -> tuple[tuple[int, int], ...]:
 
 def others(state: State) -> tuple[tuple[int, int], ...]:
     """The same of those that end by themselves when these have."""
-    return tuple((int(pid), int(began)) for pid, began in (each.split(":") for each in state.others))
+    known = (each.split(":") for each in state.others)
+    return tuple((int(pid), int(began)) for pid, began in known)
 
 
 def _await_gofer(state: State, victims: list[tuple[int, int]], warn: Warn) -> None:

@@ -130,6 +130,11 @@ int main(void)
     /* another root */
     CHECK(mkdir("m/old", 0755) == 0);
     CHECK(chdir("m") == 0);
+    fd = open(".", O_PATH);
+    CHECK(mkdir("gone", 0755) == 0 && chdir("gone") == 0 && rmdir("../gone") == 0);
+    CHECK_ERR(syscall(SYS_pivot_root, "..", "."), ENOENT);
+    CHECK(fchdir(fd) == 0);
+    close(fd);
     CHECK(syscall(SYS_pivot_root, ".", "old") == 0);
     CHECK(chroot(".") == 0 && chdir("/") == 0);
     CHECK(access("/a", F_OK) == 0 && access("/old/proc", F_OK) == 0);

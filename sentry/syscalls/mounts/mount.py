@@ -194,7 +194,7 @@ def sys_pivot_root(task: Task, new_root: PathAddr, put_old: PathAddr) -> None:
             raise EINVAL("not in this namespace")
     if new_mount.locked:
         raise EINVAL("locked")
-    if new_place.dentry.unlinked:
+    if new_place.dentry.unlinked or old_place.dentry.unlinked:
         raise ENOENT("the directory has been removed")
     if root.mount in (new_mount, old_place.mount):
         raise EBUSY("on the current root")

@@ -29,7 +29,6 @@ from sentry.net.link.follow import Uplinks
 from sentry.net.stack import Stack
 from tests.unit.net.wired import SECOND_NS, hardware, ip4
 
-
 REFUSED = {8: ENODEV(), 9: EMFILE("no packet socket is left")}
 
 

@@ -200,7 +200,8 @@ os.waitpid(waiting.pid, 0)
 
 
 @pytest.mark.parametrize(
-    ("hard", "said"), [(128, "128\n"), (20, "too few files may be open: 20, and a sandbox needs 64\n")]
+    ("hard", "said"),
+    [(128, "128\n"), (20, "too few files may be open: 20, and a sandbox needs 64\n")],
 )
 def test_few_files_of_the_caller_are_no_limit_and_too_few_at_all_are_told(
     hard: int, said: str
