@@ -46,6 +46,7 @@ DIFFERENT = {
         "PACKET_TX_RING", "NETLINK_LISTEN_ALL_NSID", "IPV6_ADDR_PREFERENCES", "IP_ROUTER_ALERT",
         "IPV6_RTHDR", "IPV6_DSTOPTS", "IPV6_HOPOPTS", "IPV6_RTHDRDSTOPTS", "IPV6_2292PKTOPTIONS",
     },
+    "a hardened Linux does not change it any more: tests/abi/net_ipv6.c": {"IPV6_ADDRFORM"},
     "no room is made before the first group": {"NETLINK_LIST_MEMBERSHIPS"},
     "only the sandbox has a route to groups": {"IP_ADD_MEMBERSHIP", "IP_DROP_MEMBERSHIP"},
     "everything is heard anyway": {"PACKET_ADD_MEMBERSHIP"},
