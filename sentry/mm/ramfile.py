@@ -383,7 +383,8 @@ class RamFile:
         last = (end + PAGE_SIZE - 1) // PAGE_SIZE
         for low, high in self.parts(offset // PAGE_SIZE, last):
             whole = self._clear_edges(max(offset, low * PAGE_SIZE), min(end, high * PAGE_SIZE))
-            yield from self._emptying(*whole)
+            if whole[0] < whole[1]:  # else the hole is within a page
+                yield from self._emptying(*whole)
             yield
 
     def _emptying(self, first: int, last: int) -> Steps[None]:

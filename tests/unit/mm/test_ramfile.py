@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sentry.abi.mman import MAP_SHARED
@@ -44,6 +44,7 @@ def memory() -> Iterator[Ram]:
 
 @settings(max_examples=60, deadline=None)
 @given(steps=steps)
+@example(steps=[("write", EDGE - PAGE, 2 * PAGE, 1), ("punch in pieces", EDGE - PAGE + 1, 1, 1)])
 def test_contents_match_a_bytearray(memory: Ram, steps: list[tuple[str, int, int, int]]) -> None:
     file, model = RamFile(memory), bytearray()
     for what, offset, length, value in steps:
