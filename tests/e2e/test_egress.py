@@ -244,10 +244,14 @@ def test_change_holds_for_what_is_open_and_denials_are_told(
     assert outside.do("ended(waiting[1])") == "ConnectionResetError"
     assert inside.do(f"tcp('{GOOD}')") == inside.do(f"udp('{GOOD}')") == "EPERM"
     assert f" tcp {GOOD}:8080 (good.org) by " in follower.hear()  # the one that was open
-    assert f" tcp {GOOD}:80 (good.org) by /usr/bin/python3.13[1] uid 0: " in follower.hear()
+    heard = follower.hear()
+    still_closing = f" tcp {BAD}:80 (bad.org) by " in heard  # the one before, if it was not over
+    if still_closing:
+        heard = follower.hear()
+    assert f" tcp {GOOD}:80 (good.org) by /usr/bin/python3.13[1] uid 0: " in heard
     assert inside.do("addresses('good.org')") == "Temporary failure in name resolution"
     shown = client.ok("egress", "show", "c")
-    assert shown.startswith(changed.read_text()) and "# revoked: 1\n" in shown
+    assert shown.startswith(changed.read_text()) and f"# revoked: {1 + still_closing}\n" in shown
     changed.write_text("rule = 7")
     assert client.call("egress", "set", "c", str(changed)).returncode == 1
     assert "rules are written as [[rule]]" in client.log.read_text()
