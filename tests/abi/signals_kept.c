@@ -80,14 +80,20 @@ int main(void)
     watch(directory, NAME);
     CHECK(fcntl(directory, F_NOTIFY, DN_CREATE | DN_MULTISHOT) == 0);
 
-    /* a process that sleeps for 50 ms of this one's time, and one that is gone */
+    /* a process that sleeps for 50 ms of this one's time and then works until it is told that its
+     * own has been heard of (a timer is looked at in ticks, of which a busy machine loses some),
+     * and one that is gone */
     clockid_t mine, theirs, ended;
-    CHECK(clock_getcpuclockid(getpid(), &mine) == 0);
+    int heard[2];
+    CHECK(clock_getcpuclockid(getpid(), &mine) == 0 && pipe2(heard, O_NONBLOCK) == 0);
     pid_t child = fork();
     if (!child) {
         struct timespec time = {0, 50 * MS};
+        char byte;
         int error = clock_nanosleep(mine, 0, &time, NULL);
-        burn(30 * MS);
+        do
+            burn(15 * MS);
+        while (read(heard[0], &byte, 1) != 1);
         _exit(error);
     }
     pid_t gone = fork();
@@ -143,9 +149,10 @@ int main(void)
     }
     int off = 0;
     CHECK(ioctl(pair[0], FIOASYNC, &off) == 0 && write(pair[1], "x", 1) == 1 && calls[DATA] == 1);
-    for (int i = 0; i < 1000 && !(calls[OF_PROCESS] && calls[OF_THREAD] && calls[SIGPROF] &&
-                                  calls[SIGVTALRM] >= 2); i++)
+    for (int i = 0; i < 1000 && !(calls[OF_PROCESS] && calls[OF_THREAD] && calls[OF_OTHER] &&
+                                  calls[SIGPROF] && calls[SIGVTALRM] >= 2); i++)
         burn(5 * MS);
+    CHECK(write(heard[1], "x", 1) == 1);
     CHECK(calls[OF_PROCESS] == 1 && calls[OF_THREAD] == 1 && calls[SIGPROF] == 1);
     CHECK(last[OF_THREAD].si_code == SI_TIMER && last[OF_THREAD].si_value.sival_int == OF_THREAD);
     struct itimerval now;
