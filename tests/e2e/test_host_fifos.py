@@ -282,6 +282,7 @@ print("opened")
 
 
 @pytest.mark.full
+@pytest.mark.timeout(600)
 def test_closed_fifos_count_no_more_among_descriptors_of_the_host(runner: Runner) -> None:
     """There are 16,384 at a time."""
     assert runner.inside(AGAIN) == "opened\n"

@@ -92,6 +92,7 @@ class Attacked:
 
 
 @pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be opened")
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_sentry_outlives_who_takes_all_it_can_get(
     bundle: Bundle, tmp_path: Path, name: str
