@@ -12,6 +12,7 @@ from sentry.suppress import suppress
 
 BEFORE_THE_LOCK_IN = """
 import sys
+import typing  # which needs contextlib in older Pythons
 before = "contextlib" in sys.modules
 from runsc.launch import finder
 finder.install()
