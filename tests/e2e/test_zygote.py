@@ -584,9 +584,9 @@ def test_a_successor_finds_the_program_where_its_predecessor_did(
     machine: Machine, tmp_path: Path
 ) -> None:
     home = install(machine, tmp_path)
-    variables = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    machine.variables.insert(0, "--unset=PYTHONPATH")  # what else is in it is another program
     with subprocess.Popen(
-        machine.words("zygote", "serve"), stdout=subprocess.PIPE, text=True, env=variables
+        machine.words("zygote", "serve"), stdout=subprocess.PIPE, text=True
     ) as process:
         assert line(process.stdout).startswith("listening at ")
         os.utime(home / "runsc" / "errors.py")
