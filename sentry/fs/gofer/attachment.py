@@ -53,6 +53,7 @@ class Attachment(FileSystem, ABC):
     lingering: Lingering | None
     owners: Owners | None
     pace: Pace
+    read_pace: Pace
     storage: tuple[int, Storage]
     """Where the host keeps it: sentry.fs.gofer.handles.storage_at."""
     binds: bool

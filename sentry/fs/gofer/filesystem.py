@@ -154,6 +154,7 @@ class GoferFileSystem(Attachment):
         self.changes = options.changes if heard else None
         self.lingering = options.lingering if self.changes is not None else None
         self.pace = Pace()
+        self.read_pace = Pace()
         self.hearing = None
         self._root = self.inodes.new(self, wire, (wire.dev, wire.ino))
         self._root.fid = fid

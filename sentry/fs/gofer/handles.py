@@ -87,6 +87,7 @@ class Place(Protocol):
     handles: HandleCache
     io: HostIO | None
     pace: Pace
+    read_pace: Pace
     storage: tuple[int, Storage]
     """The device that its root lies on, and what that is."""
 
@@ -112,8 +113,8 @@ class Handle:
     """One open file of the host; `fd` is -1 if only `fid` is open."""
 
     __slots__ = (
-        "_backing", "_nowait", "_pace", "changing", "fd", "fid", "io", "owner", "remote", "users",
-        "writable",
+        "_backing", "_nowait", "_pace", "_read_pace", "changing", "fd", "fid", "io", "owner",
+        "remote", "users", "writable",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, fd: int, fid: int, writable: bool) -> None:
@@ -135,10 +136,12 @@ class Handle:
         """All may have to wait, for attributes too."""
         self._nowait = storage is Storage.DISK
         self._pace = place.pace if storage is Storage.DISK else None
+        self._read_pace = place.read_pace if storage is Storage.DISK else None
         self._backing: HostBacking | None = None
 
     def read(self, dest: Dest, offset: int) -> int:
-        """What the host has in memory; the rest by a thread. Raises: NotNow."""
+        """What the host has in memory, or where it does not say, what it is quick to give (`Pace`);
+        the rest by a thread. Raises: NotNow."""
         if self.io is None:
             return dest.from_host(self.fd, offset)
         done = 0
@@ -157,6 +160,14 @@ class Handle:
             done += n
             if not n or not dest.count:
                 return done
+        pace = self._read_pace
+        if pace is not None and not self._nowait and kept((self, offset)) is None:
+            began_ns = pace.begin(dest.count)
+            if began_ns:
+                try:
+                    return dest.from_host(self.fd, offset)
+                finally:
+                    pace.end(began_ns)
         filled, done = settled((self, offset), partial(self._fill, self.io, dest, offset, done))
         if filled is not dest:  # another attempt's buffer, over the same memory
             dest.skip(done)

@@ -1,11 +1,12 @@
-"""`Pace`: whether the kernel thread may write to a disk itself.
+"""`Pace`: whether the kernel thread may read or write a disk itself.
 
 A buffered write is a copy into the host's page cache, until the disk cannot follow (dirty pages
 are throttled, a journal commits, a file system is frozen) and the writer waits. The kernel cannot
-be asked beforehand: ext4 refuses RWF_NOWAIT for buffered writes. So writes are made in place as
-long as they are quick; after slow ones others make them for a time in proportion, which bounds the
-share of time that the kernel thread can lose. A write is slow, too, when other programs of the host
-had the processor meanwhile: so after the first slow one it is looked at who waits, and for what.
+be asked beforehand: ext4 refuses RWF_NOWAIT for buffered writes, overlayfs for reads, too. So what
+cannot be asked is done in place as long as that is quick; after slow ones others make them for a
+time in proportion, which bounds the share of time that the kernel thread can lose. One is slow, too,
+when other programs of the host had the processor meanwhile: so after the first slow one it is looked
+at who waits, and for what.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ MAX_IN_PLACE: Final = 256 << 10
 """Bytes: what is more takes long even in memory."""
 SLOW_NS: Final = 500_000
 RESPITE: Final = 16
-"""A write that waited for t is followed by RESPITE * t without one."""
+"""What waited for t is followed by RESPITE * t without one."""
 
 
 PROBATION: Final = 64
-"""Writes that are looked at closely after a slow one."""
+"""How many are looked at closely after a slow one."""
 
 
 def _waits() -> int:
@@ -36,7 +37,7 @@ def _waits() -> int:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Pace:
-    """What is known of one file system of the host."""
+    """What is known of reads, or of writes, in one file system of the host."""
 
     __slots__ = ("_left", "_not_before_ns", "_now_ns", "_waited", "_waits")
 
@@ -47,11 +48,11 @@ class Pace:
         self._waits = waits
         self._not_before_ns = 0
         self._left = 0
-        """Writes on probation."""
+        """On probation."""
         self._waited = 0
 
     def begin(self, size: int) -> int:
-        """When a write of `size` bytes begins in place; 0: it must not."""
+        """When one of `size` bytes begins in place; 0: it must not."""
         now = self._now_ns()
         if size > MAX_IN_PLACE or now < self._not_before_ns:
             return 0

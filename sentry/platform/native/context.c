@@ -115,7 +115,7 @@ static void go_on(struct ctx *c)
     int wait = inline_wanted();
     int slept = c->delivered != pool.turn;
     if (slept)
-        c->woke = WOKE_CALLS;
+        woke(c);
     if (hold(c))
         return;
     int turns = waits_for_turn(c);

@@ -215,12 +215,14 @@ static void tell(uint64_t start_tsc)
         pool.n_events -= n;
         memmove(pool.events, pool.events + n, pool.n_events * sizeof *pool.events);
     }
+    pool.told_tsc = tsc_now();
     for (uint32_t i = 0; i < n; i++) {
-        pool.ctxs[pool.told[i].index]->delivered = pool.turn;
+        struct ctx *c = pool.ctxs[pool.told[i].index];
+        c->delivered = pool.turn;
+        c->told_tsc = pool.told_tsc;
         account_of(&pool.told[i])->told = pool.turn;
     }
     pool.n_told = n;
-    pool.told_tsc = tsc_now();
 }
 
 int platform_wait(int64_t deadline_ns)

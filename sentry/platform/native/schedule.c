@@ -4,12 +4,14 @@
  * kernel longest loses its own. Who waits is of one of three classes: who woke goes before who calls,
  * who calls before who computes (had LONG_NS of a core twice in a row without a call). Of those that
  * compute at most as many as there are CPUs run at a time, each for a slice, then it is kicked and
- * goes to the end of its queue; one that woke does not wait for that, for its first WOKE_CALLS calls.
+ * goes to the end of its queue; one that woke does not wait for that.
  *
  * Where programs leave no core to the kernel thread each of their calls is an exit, ten times what
  * one in the mailbox costs. So programs that call all the time take turns: whoever is to go on
  * waits in the queue as long as the others leave no core besides and call every TALK_NS, but for
- * their TURN_NS at most. One that computes keeps nobody waiting, and one that woke does not wait.
+ * their TURN_NS at most. One that computes keeps nobody waiting, and one that woke from a sleep of
+ * LONG_NS does not wait for its first calls: of two that wake each other all the time each would else
+ * have a core, and all their calls were exits.
  */
 #include "vcpu.h"
 
@@ -124,6 +126,15 @@ void came_from_program(struct vcpu *v, uint64_t when_tsc, int sliced)
         c->woke--;
 }
 
+/* It has slept. Two that talk to each other sleep in turns, for less than LONG_NS. */
+void woke(struct ctx *c)
+{
+    if ((int64_t)(tsc_now() - c->told_tsc - pool.long_tsc) > 0)
+        c->woke = WOKE_CALLS;
+    else if (!c->woke)
+        c->woke = 1;
+}
+
 static int computes(struct vcpu *v, uint64_t now_tsc)
 {
     return class_of(v->ctx) == COMPUTES ||
@@ -226,7 +237,7 @@ static int others_talk(struct ctx *c, uint64_t now_tsc)
 
 static int waits_for_others(struct ctx *c, uint64_t now_tsc)
 {
-    int is_urgent = class_of(c) == WOKE && pool.passed < PASSED;
+    int is_urgent = class_of(c) == WOKE && c->woke > 1 && pool.passed < PASSED;
     return !is_urgent && others_talk(c, now_tsc);
 }
 

@@ -63,9 +63,9 @@ enum class { WOKE, CALLS, COMPUTES, CLASSES };
 /* Why a context is held back: it was woken, or its call (that exited) has been answered. */
 enum reason { WOKEN, CALLED, REASONS };
 
-#define WOKE_CALLS 8
+#define WOKE_CALLS 9
 #define LONGER 3 /* times as long a guest spins for what is waited for in place */
-#define LONG_NS 1000000 /* who runs that long without the kernel computes */
+#define LONG_NS 1000000 /* who runs that long without the kernel computes, and who sleeps that long does not talk */
 #define DEADLINE_KEY (UINT64_MAX - 1) /* epoll data of the inline deadline */
 
 #define XSAVE_BV 512 /* offset of the header in an image, SDM volume 1 section 13.4.2 */
@@ -89,7 +89,8 @@ struct ctx {
     uint8_t stopping;   /* EVENT_STOPPED is owed */
     uint8_t forward;    /* to be resumed as soon as the vCPU is out of KVM_RUN */
     uint8_t reloading;  /* the tail was asked to load ctx.fpu */
-    uint32_t delivered; /* pool.turn in which its last exit was reported */
+    uint32_t delivered; /* pool.turn in which its last exit was reported, */
+    uint64_t told_tsc;  /* and when */
     uint64_t hold_tsc;  /* in pool.held: until when, */
     uint64_t window_tsc; /* how long it hopes for one that runs, */
     enum reason reason; /* and why */
@@ -98,7 +99,8 @@ struct ctx {
     struct account *account; /* its process's, or NULL */
     struct ctx *next;   /* in one of pool.queue, or in pool.held */
     uint8_t woken;      /* it waits in pool.queue[WOKE] */
-    uint8_t woke;       /* it slept, and may make so many calls before it is one that calls */
+    uint8_t woke;       /* it slept, and may make so many calls before it is one that calls; more
+                         * than one after a sleep of LONG_NS */
     uint8_t long_runs;  /* in a row, up to COMPUTES: without the kernel */
 };
 
@@ -315,6 +317,7 @@ void came_from_program(struct vcpu *v, uint64_t when_tsc, int sliced);
 void schedule(int turns);
 int waits_for_turn(struct ctx *c);
 void goes_on(struct ctx *c);
+void woke(struct ctx *c);
 uint64_t schedule_slice(uint64_t now_tsc); /* TSC at which to look again, 0: no need */
 void post_event(struct ctx *c, enum exit_kind kind);
 int has_event(const struct ctx *c);
