@@ -325,6 +325,7 @@ struct ctx {
     uint8_t forward;
     uint8_t reloading;
     uint32_t delivered;
+    uint64_t told_tsc;
     uint64_t hold_tsc;
     uint64_t window_tsc;
     struct fast_answers fast;

@@ -260,6 +260,7 @@ class Ctx(Struct):
     forward: int
     reloading: int
     delivered: int
+    told_tsc: int
     hold_tsc: int
     window_tsc: int
     fast: FastAnswers
