@@ -3,10 +3,10 @@
 A buffered write is a copy into the host's page cache, until the disk cannot follow (dirty pages
 are throttled, a journal commits, a file system is frozen) and the writer waits. The kernel cannot
 be asked beforehand: ext4 refuses RWF_NOWAIT for buffered writes, overlayfs for reads, too. So what
-cannot be asked is done in place as long as that is quick; after slow ones others make them for a
-time in proportion, which bounds the share of time that the kernel thread can lose. One is slow, too,
-when other programs of the host had the processor meanwhile: so after the first slow one it is looked
-at who waits, and for what.
+cannot be asked is done in place as long as that is quick; after slow ones others do it for a time
+in proportion, which bounds the share of time that the kernel thread can lose. One is slow, too,
+when other programs of the host had the processor meanwhile: so after the first slow one it is
+looked at who waits, and for what.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
  * kernel longest loses its own. Who waits is of one of three classes: who woke goes before who calls,
  * who calls before who computes (had LONG_NS of a core twice in a row without a call). Of those that
  * compute at most as many as there are CPUs run at a time, each for a slice, then it is kicked and
- * goes to the end of its queue; one that woke does not wait for that.
+ * goes to the end of its queue; one that woke does not wait for that, for its first calls.
  *
  * Where programs leave no core to the kernel thread each of their calls is an exit, ten times what
  * one in the mailbox costs. So programs that call all the time take turns: whoever is to go on
@@ -237,7 +237,8 @@ static int others_talk(struct ctx *c, uint64_t now_tsc)
 
 static int waits_for_others(struct ctx *c, uint64_t now_tsc)
 {
-    int is_urgent = class_of(c) == WOKE && c->woke > 1 && pool.passed < PASSED;
+    int slept_long = class_of(c) == WOKE && c->woke > 1;
+    int is_urgent = slept_long && pool.passed < PASSED;
     return !is_urgent && others_talk(c, now_tsc);
 }
 

@@ -65,7 +65,7 @@ enum reason { WOKEN, CALLED, REASONS };
 
 #define WOKE_CALLS 9
 #define LONGER 3 /* times as long a guest spins for what is waited for in place */
-#define LONG_NS 1000000 /* who runs that long without the kernel computes, and who sleeps that long does not talk */
+#define LONG_NS 1000000 /* who runs that long without the kernel computes; who sleeps less talks */
 #define DEADLINE_KEY (UINT64_MAX - 1) /* epoll data of the inline deadline */
 
 #define XSAVE_BV 512 /* offset of the header in an image, SDM volume 1 section 13.4.2 */

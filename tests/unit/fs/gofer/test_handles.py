@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -49,7 +49,7 @@ def host() -> Host:
 
 
 @pytest.fixture
-def handle(host: Host, tmp_path: Path) -> Handle:
+def handle(host: Host, tmp_path: Path) -> Iterator[Handle]:
     path = tmp_path / "file"
     path.write_bytes(b"contents")
     place = SimpleNamespace(
@@ -59,7 +59,8 @@ def handle(host: Host, tmp_path: Path) -> Handle:
         storage=(1, Storage.DISK),
     )
     owner = cast("Any", SimpleNamespace(key=(1, 2), sb=place))
-    return Handle(owner, os.open(path, os.O_RDONLY), -1, writable=False)
+    with path.open("rb") as file:
+        yield Handle(owner, file.fileno(), -1, writable=False)
 
 
 def read(handle: Handle) -> bytes:
