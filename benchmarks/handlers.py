@@ -1,11 +1,10 @@
 """What Python spends on single system calls: the best of many short runs, in microseconds.
 
-    python benchmarks/handlers.py [--interpreted] [WORD …]
+    python benchmarks/handlers.py [interpreted] [WORD …]
 
 Drives `Task.on_exit` over a context that goes nowhere, with real memory and a real tmpfs, so that
 neither KVM nor what else the machine does comes in. No /dev/kvm is needed. Modules that were
-compiled ahead (`ci/ahead`) are used where they are newer than their sources, unless
-`--interpreted` is said.
+compiled ahead (`ci/ahead`) are used where they are newer than their sources.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runsc.launch import ahead
 
-if "--interpreted" in sys.argv:
-    sys.argv.remove("--interpreted")
-else:
+if "interpreted" not in sys.argv:
     ahead.install()
 
 from sentry.abi import unistd as nr
@@ -368,4 +365,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main([word for word in sys.argv[1:] if word != "interpreted"])
