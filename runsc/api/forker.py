@@ -38,6 +38,7 @@ class Forker:
         self._flags = cli.global_flags([f"--root={state_root}"])
         self._store = self._flags.store()
         self._supply = forking.Supply()
+        self._successors = forking.Supply(huge=True)
         self._origins: dict[str, forking.Origin] = {}
         self._wishes = wishes
         self._forks: dict[int, State] = {}
@@ -75,6 +76,7 @@ class Forker:
                 sock.sendall(msgspec.json.encode(word) + b"\n", socket.MSG_NOSIGNAL)
         with suppress(RuntimeFailure):  # the next fork says it, if it has to wait for them
             self._supply.fill(SPARE)
+            self._successors.fill(1)
         return True
 
     def _carry_out(self, wish: ForkWish) -> None:
@@ -128,7 +130,7 @@ class Forker:
         for fd in kept:
             self._forget(fd)
         try:
-            kept = dict.fromkeys(kept, succession.roll_back(self._store, name, template))
+            kept = dict.fromkeys(kept, succession.roll_back(self._store, name, template, self._successors))
         finally:
             for state in kept.values():
                 self._keep(state)

@@ -217,14 +217,15 @@ class Origin:
 
     def make(
         self, some: Sequence[Fork], order: ForkOrder, socket_name: str = "control.sock",
-        more: Sequence[int] = (),
+        more: Sequence[int] = (), supply: Supply | None = None,
     ) -> None:  # fmt: skip
         """They go on then; each listens at this name beside its state, and is given more
-        descriptors. Raises: RuntimeFailure; there may be some of them."""
+        descriptors; `supply`: of files for their memory. Raises: RuntimeFailure; there may be some
+        of them."""
         order = msgspec.structs.replace(order, own_log=self._flags.debug_log is not None)
         with ExitStack() as until_sent:
             size = self._memory_size()
-            files = self.supply.take(len(some), min(order.memory_limit or size, size))
+            files = (supply or self.supply).take(len(some), min(order.memory_limit or size, size))
             log, null = log_fd(self._flags, True), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             silent = os.pipe2(os.O_CLOEXEC)
             for fd in (*files, log, null, *silent):
@@ -357,11 +358,14 @@ def _new_state(origin: State, name: str, foreground: bool, order: ForkOrder) -> 
 
 
 class Supply:
-    """Empty files for RAM, each of which holds so many bytes at most; pages of them are small, for
-    a fork has few of its own. They lie on mounts that nobody sees, made by a process that ends.
+    """Empty files for RAM, each of which holds so many bytes at most. They lie on mounts that nobody
+    sees, made by a process that ends.
+
+    `huge`: of huge pages, as a sandbox has; a fork has few of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, huge: bool = False) -> None:
+        self._huge = huge
         self._size = 0
         self._spare: list[int] = []
 
@@ -393,7 +397,7 @@ class Supply:
         def make() -> int:
             host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
             for _ in range(count):
-                fd = isolation.open_ram(self._size, huge=False)
+                fd = isolation.open_ram(self._size, huge=self._huge)
                 socket.send_fds(theirs, [b"\0"], [fd])
                 os.close(fd)
             return 0

@@ -17,7 +17,7 @@ from runsc.containers import lifecycle, listener
 from runsc.containers.state import ORIGIN, TEMPLATE
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch import forked_networks
-from runsc.launch.forking import Fork, Origin
+from runsc.launch.forking import Fork, Origin, Supply
 from sentry.control.orders import ForkOrder
 from sentry.control.protocol import Request
 
@@ -33,8 +33,12 @@ GIVES_WAY_S: Final = 30.0
 """More than it may take until another one is gone."""
 
 
-def roll_back(store: Store, container_id: str, template: Origin) -> State:
+def roll_back(
+    store: Store, container_id: str, template: Origin, supply: Supply | None = None
+) -> State:
     """The container goes on from where it was when the template was made of it. Its state.
+
+    `supply`: of files for its memory.
 
     Raises: RuntimeFailure. Until its own process gives way, to one whose machine is made, nothing
     has happened to the container; what goes wrong afterwards ends it.
@@ -62,7 +66,8 @@ def roll_back(store: Store, container_id: str, template: Origin) -> State:
             with suppress(FileNotFoundError):  # of a command that was killed
                 os.unlink(store.path(container_id, NEXT))
             try:
-                template.make([made], order, NEXT, () if is_fork else (place.fileno(),))
+                more = () if is_fork else (place.fileno(),)
+                template.make([made], order, NEXT, more, supply or Supply(huge=True))
             except BaseException:
                 made.end()
                 with suppress(FileNotFoundError):

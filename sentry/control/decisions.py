@@ -20,7 +20,8 @@ def of(kernel: Kernel) -> Decided:
     """As it is now."""
     injection = cast("Injection | None", kernel.services.injection)
     injected = injection.states() if injection is not None else ()
-    egress = cast("Egress | None", kernel.first.net.stack.egress)
+    net = kernel.first.net
+    egress = cast("Egress | None", net.stack.egress) if not net.is_untouched else None
     return Decided(_policy(kernel), tuple(injected), egress.text if egress is not None else None)
 
 

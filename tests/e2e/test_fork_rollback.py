@@ -138,6 +138,23 @@ class NoMemory(Supply):
         return [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(count)]
 
 
+HUGE = 2 << 20
+"""Bytes: what files on a tmpfs of huge pages have for st_blksize."""
+
+
+def has_huge_pages(sandbox: Sandbox, state: Path) -> bool:
+    """Whether the memory of its programs is a file of such."""
+    numbers = Path(f"/proc/{states.load(str(state), sandbox.sandbox_id).sentry_pid}/fd")
+    return any(os.stat(each).st_blksize == HUGE for each in numbers.iterdir())
+
+
+def test_who_goes_back_has_huge_pages_as_before(tmp_path: Path, sandbox: Sandbox) -> None:
+    (fork,) = sandbox.fork(forkable=True)
+    fork.rollback(fork.create_template())
+    state = tmp_path / "state"
+    assert has_huge_pages(fork, state) == has_huge_pages(sandbox, state)
+
+
 def test_who_cannot_be_made_takes_no_place(tmp_path: Path, sandbox: Sandbox) -> None:
     """The sandbox gives way to one that has a machine."""
     flags = cli.global_flags([f"--root={tmp_path / 'state'}"])
@@ -145,9 +162,9 @@ def test_who_cannot_be_made_takes_no_place(tmp_path: Path, sandbox: Sandbox) -> 
     for each in (sandbox, fork):
         template = each.create_template()
         said(each, "echo after > /file")
-        origin = Origin(flags, template.sandbox_id, NoMemory())
+        origin = Origin(flags, template.sandbox_id)
         with pytest.raises(RuntimeFailure, match="the fork failed"):
-            roll_back(flags.store(), each.sandbox_id, origin)
+            roll_back(flags.store(), each.sandbox_id, origin, NoMemory())
         assert said(each, "cat /file") == "after"
         each.rollback(template)
         assert said(each, "ls / | grep -c file || true") == "0"

@@ -610,6 +610,8 @@ int ram_thaw(int fd, int vm_fd)
         mmap(ram.base + ram.frozen, ram.span - ram.frozen, PROT_READ | PROT_WRITE,
              MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (off_t)ram.frozen) == MAP_FAILED)
         return -errno;
+    if (ram.span - ram.frozen >= SMALL_BYTES)
+        madvise(ram.base + ram.frozen, SMALL_BYTES, MADV_NOHUGEPAGE);
     ram.fd = fd;
     ram.vm_fd = vm_fd;
     return chunks_restart();

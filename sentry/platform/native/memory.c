@@ -39,10 +39,6 @@ static uint8_t *reserve(uint64_t size)
     return raw + skip;
 }
 
-/* Of the first blocks, one of data and one of the kernel's, in pages of 4 KiB: who needs little has
- * little. */
-#define SMALL_BYTES (3 * BLOCK_SIZE)
-
 int ram_open(int fd, int vm_fd, uint64_t span)
 {
     span = (span + CHUNK_SIZE - 1) & ~(CHUNK_SIZE - 1);

@@ -20,6 +20,10 @@
 
 #define BLOCK_FRAMES 512u
 
+/* Of the first blocks, one of data and one of the kernel's, in pages of 4 KiB: who needs little has
+ * little. */
+#define SMALL_BYTES (3 * BLOCK_SIZE)
+
 struct ram {
     uint8_t *base;        /* host address of guest-physical 0 */
     uint8_t *ro_window;   /* host address of RO_WINDOW_GPA */
