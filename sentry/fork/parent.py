@@ -79,7 +79,7 @@ class Forks:
         """A fork that has given up what forking takes."""
         self.stands = False
         """A template: nothing of it goes on."""
-        self.place = Place(kernel)
+        self.place = Place(kernel, self._is_quiet)
         self._gives_way = False
         self.has_link = config.link is not None
         """A network whose other end is its own."""
@@ -203,6 +203,9 @@ class Forks:
         if not self.machine.park():
             return "a program runs"
         return ""
+
+    def _is_quiet(self) -> bool:
+        return self.outside is None and not self.has_link and not self._moving()
 
     def _fork_next(self) -> None:
         """One for each turn of the loop. A child returns from here into a loop of its own."""

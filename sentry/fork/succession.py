@@ -21,6 +21,7 @@ from sentry.abi.signal import SIGKILL
 from sentry.abi.socket import MSG_NOSIGNAL, SO_PEERCRED, SOL_SOCKET, UCRED
 from sentry.control import descriptors
 from sentry.control.protocol import Reply, Request, decode, encode
+from sentry.kernel import pause
 from sentry.suppress import suppress
 
 if TYPE_CHECKING:
@@ -35,14 +36,18 @@ ASKED_MS: Final = 10_000
 """So long who connects may take to say what it wants."""
 GONE_MS: Final = 15_000
 """So long a successor may take to be gone."""
+STANDS_NS: Final = 100_000_000
+"""So long a successor whose time is over may take until its programs stand."""
 OWNER: Final = 0
 
 
 class Place:
     """Of one process: that it has given up, or that it has taken."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, is_quiet: Callable[[], bool]) -> None:
+        """`is_quiet`: nothing is under way outside. Preconditions: all programs stand."""
         self._kernel = kernel
+        self._is_quiet = is_quiet
         self._successor = -1
         self._origin = -1
         self._listener: socket.socket | None = None
@@ -78,7 +83,20 @@ class Place:
             loop.watch(before, 0)
             os.close(before)
         if origin >= 0:
-            loop.watch(origin, select.EPOLLIN | select.EPOLLRDHUP, lambda _: os._exit(0))
+            loop.watch(origin, select.EPOLLIN | select.EPOLLRDHUP, lambda _: self._give_up())
+
+    def _give_up(self) -> None:
+        """Another one takes the place, or nobody stands for the sandbox any more. Who waits for the
+        end of this process need not wait until its memory is unmapped, too."""
+        loop = self._kernel.loop
+        loop.watch(self._origin, 0)
+        loop.call_at(loop.now_ns() + STANDS_NS, lambda: os._exit(0))
+        pause.stand(self._kernel.container, self._end)
+
+    def _end(self) -> None:
+        if self._is_quiet():
+            os.close(self._origin)
+        os._exit(0)
 
     def tell_end(self, status: int) -> None:
         """Of one that has taken a place: how its first process has ended."""

@@ -4,11 +4,11 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -32,7 +32,7 @@ class Followed:
         self.listener.listen(4)
         self.stand_in, theirs = socket.socketpair()
         self.successor, ours = socket.socketpair()
-        self.place = Place(self.kernel)
+        self.place = Place(self.kernel, bool)
         self.place.leave(ours.detach(), lambda error: None)
         self.config: Any = SimpleNamespace(stdio=(0, 1, 2), stand_in_fd=theirs.detach())
         self.status: int | None = None
@@ -117,7 +117,7 @@ def test_a_successor_says_how_it_ends() -> None:
     kernel: Any = SimpleNamespace(
         container=SimpleNamespace(oom_kills=2), loop=SimpleNamespace(watch=lambda *_: None)
     )
-    place, (ours, theirs) = Place(kernel), socket.socketpair()
+    place, (ours, theirs) = Place(kernel, bool), socket.socketpair()
     with ours:
         place.tell_end(0)  # it is nobody's successor
         place.take(theirs.detach())
@@ -127,9 +127,37 @@ def test_a_successor_says_how_it_ends() -> None:
         assert ours.recv(1) == b""
 
 
+@pytest.mark.parametrize("is_quiet", [True, False])
+def test_a_successor_gives_up_its_place(monkeypatch: pytest.MonkeyPatch, is_quiet: bool) -> None:
+    """Whoever waits hears of it at once if nothing of it is under way, else when it has ended."""
+    watched: list[Callable[[int], object]] = []
+    loop = SimpleNamespace(
+        watch=lambda fd, events, *ready: watched.extend(ready), now_ns=lambda: 0,
+        call_at=lambda *_: None,
+    )  # fmt: skip
+    container = SimpleNamespace(copied=False, processes=list)
+    place = Place(cast(Any, SimpleNamespace(loop=loop, container=container)), lambda: is_quiet)
+    ours, theirs = socket.socketpair()
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    number = theirs.detach()
+    with ours:
+        place.take(number)
+        for ready in watched:
+            ready(number)
+        assert ended == [0]
+        ours.setblocking(False)
+        if is_quiet:
+            assert ours.recv(1) == b""
+        else:
+            with pytest.raises(BlockingIOError):
+                ours.recv(1)
+            os.close(number)
+
+
 def test_what_has_ended_meanwhile_does_not_give_way() -> None:
     kernel: Any = SimpleNamespace(exit_status=0)
-    place, (ours, theirs) = Place(kernel), socket.socketpair()
+    place, (ours, theirs) = Place(kernel, bool), socket.socketpair()
     said: list[str] = []
     with ours:
         place.leave(theirs.detach(), said.append)
@@ -140,7 +168,7 @@ def test_what_has_ended_meanwhile_does_not_give_way() -> None:
 def test_who_is_gone_takes_no_place() -> None:
     """Nobody has had the patience until all programs stood."""
     kernel: Any = SimpleNamespace(exit_status=None)
-    place, (ours, theirs) = Place(kernel), socket.socketpair()
+    place, (ours, theirs) = Place(kernel, bool), socket.socketpair()
     ours.close()
     said: list[str] = []
     assert not place.leave(theirs.detach(), said.append)
