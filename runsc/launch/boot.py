@@ -42,6 +42,9 @@ class Bootable(Protocol):
     def run(self) -> int:
         """Run the sandbox to its end; the wait status of the first process."""
 
+    def leave_files(self) -> None:
+        """The Gofer ends while this process does."""
+
 
 Prepare = Callable[[SandboxConfig, Callable[[], None]], Bootable]
 """sentry.boot.sandbox.prepare: the configuration, the last lockdown."""
@@ -134,6 +137,7 @@ def sentry_main(
             _send(config.control_fd, Event("kept"))
         status = sandbox.run()
         _tell(config, status, sandbox.ran_out)
+        sandbox.leave_files()
         return exit_code(status)
     except StartError as error:
         _send(config.control_fd, Event("error", str(error)))

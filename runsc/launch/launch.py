@@ -349,7 +349,7 @@ def _start(
 
             for line in report.decisions(flags, container, config, cgroup):
                 flags.log.debug(line)
-        if config.network != "none" or terms.before_gofer is not None or standing.comes_first:
+        if config.network != "none" or terms.before_gofer is not None:
             standing.await_ready()  # they go into its namespaces
         config = msgspec.structs.replace(config, host_ids=standing.maps)
         beside: dict[int, str] = {}

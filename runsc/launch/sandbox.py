@@ -413,6 +413,8 @@ def start(
     gofer_pid = network_pid = 0
     try:
         isolation.freeze_heap()
+        if stand_in.comes_first:
+            stand_in.await_ready()
         if gofer_theirs is not None and told_theirs is not None:
             gofer = GoferStart(
                 gofer_theirs.fileno(),

@@ -77,9 +77,9 @@ class Namespaces(msgspec.Struct, frozen=True):
 
     @property
     def come_first(self) -> bool:
-        """Whether the sandbox may begin only when the process is in them. What config.json names
-        may not be there: then no program runs. And in the container's root the process makes
-        places of mounts that are missing, as the Sentry does, which expects nobody else there."""
+        """Whether the Gofer may begin only when the process is in them. What config.json names may
+        not be there: then no program runs. And in the container's root the process makes places of
+        mounts that are missing, as the Sentry does, which expects nobody else there."""
         return self.view is not None or bool(self.joined)
 
 

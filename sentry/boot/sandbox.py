@@ -101,6 +101,11 @@ class Sandbox:
             self.forks.place.tell_end(self.kernel.exit_status)
         return self.kernel.exit_status
 
+    def leave_files(self) -> None:
+        """Of the Gofer nothing is wanted any more: it ends while this process does."""
+        for session in self.kernel.services.gofers:
+            session.sock.close()
+
     def _say_all(self) -> None:
         """What was to be told of it goes out."""
         for observer in self.kernel.start_observers:

@@ -174,8 +174,9 @@ class _Config(msgspec.Struct):
     victim_fd: int = -1
 
 
+@pytest.mark.parametrize("comes_first", [False, True])
 def test_signal_while_the_stand_in_is_waited_for_ends_the_sentry(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, comes_first: bool
 ) -> None:
     """Else what is removed then, as its cgroup, is in use."""
     monkeypatch.setattr(isolation, "freeze_heap", lambda: None)
@@ -191,6 +192,7 @@ def test_signal_while_the_stand_in_is_waited_for_ends_the_sentry(
 
         def __init__(self) -> None:
             self.life = life
+            self.comes_first = comes_first
 
         def await_ready(self) -> None:
             raise SystemExit(128 + signal.SIGTERM)
