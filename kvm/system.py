@@ -6,14 +6,11 @@ import os
 
 from kvm.binding import Descriptor, ffi, ioctl, ioctl_pointer, lib
 from kvm.cpuid import CpuidEntry
+from kvm.errors import Unavailable
 from kvm.vm import VM
 
 DEVICE = "/dev/kvm"
 _MAX_CPUID_ENTRIES = 256
-
-
-class Unavailable(RuntimeError):
-    """There is no usable /dev/kvm; the text says why."""
 
 
 class System(Descriptor):

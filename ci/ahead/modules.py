@@ -1,4 +1,5 @@
-"""Which modules are compiled ahead: those that most system calls run through.
+"""Which modules are compiled ahead: those that most system calls run through, and what a fork
+begins with, which copies each page of code that is interpreted there.
 
 A compiled class may have subclasses that are not, if it says so (`sentry.ahead.mypyc_attr`), but no
 compiled one comes after an interpreted one again. What its class attributes are is seen of
@@ -12,18 +13,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROOMS = (
     "sentry/auth", "sentry/fs/epoll", "sentry/fs/gofer", "sentry/fs/host", "sentry/fs/overlay",
-    "sentry/fs/pipe", "sentry/fs/tmpfs", "sentry/kernel", "sentry/mm", "sentry/net",
-    "sentry/net/inet", "sentry/net/ip", "sentry/net/link", "sentry/net/tcp",
+    "sentry/fs/pipe", "sentry/fs/tmpfs", "sentry/kernel", "sentry/loader", "sentry/mm",
+    "sentry/net", "sentry/net/inet", "sentry/net/ip", "sentry/net/link", "sentry/net/tcp",
     "sentry/syscalls/clocks", "sentry/syscalls/credentials", "sentry/syscalls/files",
     "sentry/syscalls/memory", "sentry/syscalls/processes", "sentry/syscalls/signals",
     "sentry/syscalls/sockets", "sentry/vfs", "sentry/wait",
 )  # fmt: skip
 SINGLE = (
-    "sentry/clock", "sentry/fs/dev/memory", "sentry/fs/eventfd", "sentry/fs/inotify",
-    "sentry/fs/kernel", "sentry/fs/pidfd", "sentry/fs/signalfd", "sentry/fs/timerfd",
-    "sentry/loop", "sentry/platform/constants", "sentry/platform/exchange",
-    "sentry/platform/frames", "sentry/platform/host_io", "sentry/platform/kvm",
-    "sentry/platform/memory", "sentry/syscalls/args", "sentry/syscalls/ipc/futex",
+    "kvm/binding", "kvm/system", "kvm/vcpu", "kvm/vm", "sentry/clock",
+    "sentry/control/connection", "sentry/control/descriptors", "sentry/control/execution",
+    "sentry/control/operations", "sentry/control/oversight", "sentry/control/server",
+    "sentry/control/watchdog", "sentry/fork/child", "sentry/fork/parent",
+    "sentry/fs/dev/memory", "sentry/fs/eventfd", "sentry/fs/inotify", "sentry/fs/kernel",
+    "sentry/fs/pidfd", "sentry/fs/signalfd", "sentry/fs/timerfd", "sentry/loop",
+    "sentry/platform/constants", "sentry/platform/exchange", "sentry/platform/frames",
+    "sentry/platform/host_io", "sentry/platform/kvm", "sentry/platform/memory",
+    "sentry/platform/ticks", "sentry/platform/vdso", "sentry/syscalls/args",
+    "sentry/syscalls/ipc/futex", "sentry/uuids",
 )  # fmt: skip
 LEFT_OUT = {
     # file systems: class attributes that some of them set on themselves

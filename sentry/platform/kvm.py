@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import guest_stubs
 from kvm.binding import lib as kvm_lib
-from kvm.system import System, Unavailable
+from kvm.errors import Unavailable
+from kvm.system import System
 from kvm.vcpu import VCPU
 from sentry.abi import processor as cpu
 from sentry.platform import cpuid

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kvm.binding import lib
-from kvm.system import System, Unavailable
+from kvm.errors import Unavailable
+from kvm.system import System
 
 NEEDS_KVM = pytest.mark.skipif(
     not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="needs /dev/kvm"
