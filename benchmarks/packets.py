@@ -54,9 +54,11 @@ RUNS: Final = 150
 TURNS: Final = 20
 LARGE: Final = 62264
 """Bytes of a large segment: 43 packets of 1,448."""
+SMALL: Final = 1448
 REQUEST, ANSWER = b"x" * 98, 1000
 HEAD, PAGE = 239, 400
 PATH_AT, STAT_AT, VECTOR_AT = BUFFER + 0x30000, BUFFER + 0x30100, BUFFER + 0x30200
+PEER_AT: Final = BUFFER + 0x30300
 GOOD: Final = struct.pack("<BBHHHH", 2, 0, 0, 0, 0, 0)
 """A virtio header: the checksum need not be looked at."""
 
@@ -273,6 +275,15 @@ class Bench(World):
         self.hear()
         self.port, self.their_port, self.seq, self.got, self.stamp, self.echo = kept
 
+    def datagrams_out(self, fd: int) -> None:
+        """One goes to whom the socket is connected to, and one by sendto(2)."""
+        assert self.call(nr.write, fd, BUFFER, SMALL) == SMALL
+        self.turns()
+        assert self.call(nr.sendto, fd, BUFFER, SMALL, 0, PEER_AT, 16) == SMALL
+        self.turns()
+        for _ in range(2):
+            assert len(self.wire.recv(1 << 12)) == SMALL + 52
+
     def datagram(self, fd: int) -> None:
         """One comes, and is read."""
         udp = struct.pack(">HHHH", PORT, LISTENED, 8 + len(REQUEST), 7) + REQUEST
@@ -314,6 +325,9 @@ def main(words: list[str]) -> None:
         listener, datagrams = bench.bound(SOCK_STREAM), bench.bound(SOCK_DGRAM)
         assert bench.call(nr.listen, listener, 511) == 0
         bench.make_page()
+        connected = bench.call(nr.socket, AF_INET, SOCK_DGRAM, 0)
+        bench.task.write(PEER_AT, struct.pack("<H", AF_INET) + struct.pack(">H4s8x", 53, THEIRS))
+        assert bench.call(nr.connect, connected, PEER_AT, 16) == 0
         cases: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
             "request and answer": (bench.exchange, (fd, epoll)),
             "page of a web server": (bench.page, (fd, epoll)),
@@ -321,6 +335,7 @@ def main(words: list[str]) -> None:
             "122 KiB in": (bench.take, (fd,)),
             "182 KiB in at once": (bench.take_three, (fd,)),
             "connection": (bench.serve, (listener,)),
+            "2 datagrams out": (bench.datagrams_out, (connected,)),
             "datagram in": (bench.datagram, (datagrams,)),
             "echo": (bench.ping, ()),
         }

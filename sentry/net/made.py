@@ -14,6 +14,7 @@ from sentry.abi.socket import AF_INET6, IPPROTO_TCP
 from sentry.errors import ENOBUFS, EOPNOTSUPP, EPERM
 from sentry.net.frame import show_link_frame
 from sentry.net.inet import leaving, tcp_link
+from sentry.net.inet.address import plain
 from sentry.net.inet.tcp_listener import TcpListener
 from sentry.net.interfaces import Address
 from sentry.net.ip.autoconf import interface_id
@@ -148,7 +149,7 @@ class Made:
     def _plug_in_link(self) -> None:
         index, link = self.interface.index, self.link
         self.layer.links[index] = link
-        joined = [leaving.plain(ip) for ip, where in self.stack.memberships if where == index]
+        joined = [plain(ip) for ip, where in self.stack.memberships if where == index]
         self.layer.groups.link_came(self.now_ns(), index, joined)
         if self.interface.ipv6_is_on and not self.interface.of_family(AF_INET6):
             self.interface.addresses.append(self._link_local())

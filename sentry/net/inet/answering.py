@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_UDP
-from sentry.net.inet.leaving import plain
+from sentry.net.inet.address import plain
 from sentry.net.inet.resolver_door import MAX_STREAMS, Door, Stream
 from sentry.net.inet.tcp_listener import listening_at
 from sentry.net.inet.udp import receiver_of

@@ -44,8 +44,8 @@ from sentry.errors import (
     ENOTCONN,
     EOPNOTSUPP,
 )
-from sentry.net.inet import address
-from sentry.net.inet.address import LOOPBACK4, LOOPBACK6, Endpoint
+from sentry.net.inet import address, paths
+from sentry.net.inet.address import LOOPBACK4, LOOPBACK6, Endpoint, is_group
 from sentry.net.inet.error_queue import (
     SocketError,
     path_mtu_record,
@@ -54,7 +54,7 @@ from sentry.net.inet.error_queue import (
     unreachable,
     wants_errors,
 )
-from sentry.net.inet.inetsocket import InetSocket, is_group
+from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.inet.packet import Seen, told
 from sentry.net.message import Ancillary, Received
 from sentry.net.packets import Packet
@@ -267,12 +267,10 @@ class DatagramSocket(InetSocket):
     def source_for(self, target: Endpoint, index: int = 0) -> Endpoint:
         """The address that the other end sees."""
         chosen = not (self.local.is_any or is_group(self.local.ip))
-        link = self.group_link(target, index)
-        if chosen or not link:
+        link = 0 if chosen else self.group_link(target, index)
+        if not link:
             return super().source_for(target, index)
-        from sentry.net.inet import leaving  # noqa: PLC0415
-
-        return Endpoint(leaving.source_towards(self, target, link), self.local.port)
+        return Endpoint(paths.source_towards(self, target, link), self.local.port)
 
     def complained(
         self, failure: Failure, target: Endpoint, data: bytes, *, is_fatal: bool

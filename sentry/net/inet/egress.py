@@ -15,9 +15,8 @@ from sentry.net.egress.flows import Flows, Key
 from sentry.net.egress.gate import Gate, program_of
 from sentry.net.egress.policy import Policy, Target
 from sentry.net.egress.rules import PolicyError, brokers, parse
-from sentry.net.inet.address import Endpoint
+from sentry.net.inet.address import Endpoint, plain
 from sentry.net.inet.brokers import Brokers
-from sentry.net.inet.leaving import plain
 from sentry.net.tcp.keyed import Flow
 from sentry.wait.queue import WaitQueue
 

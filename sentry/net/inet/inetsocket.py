@@ -30,7 +30,7 @@ from sentry.errors import (
     EOPNOTSUPP,
     Errno,
 )
-from sentry.net.inet import address, ip_options, ipv6_options, multicast
+from sentry.net.inet import address, ip_options, ipv6_options, multicast, paths
 from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
 from sentry.net.ioctls import NAMES, SOCKETS
 from sentry.net.message import Ancillary, Received
@@ -311,34 +311,33 @@ class InetSocket(Socket):
 
     def leaves(self, target: Endpoint) -> bool:
         """What is sent there goes by a link."""
-        if not self.goes_out or self.stack.ip is None:
+        layer, ip = self.stack.ip, target.ip
+        if not self.goes_out or layer is None:
             return False
-        return not (is_group(target.ip) or self.is_local(target.ip))
+        known = layer.known_to_leave()
+        found = known.get(ip)
+        if found is None:
+            found = known[ip] = not (address.is_group(ip) or self.is_local(ip))
+        return found
 
     def mtu_towards(self, target: Endpoint) -> int:
         """Bytes of a packet with its IP header. Raises: ENETUNREACH, EHOSTUNREACH."""
         if not self.leaves(target):
             return self.stack.interfaces.loopback.mtu_for(target.is_v4)
-        from sentry.net.inet import leaving  # noqa: PLC0415  few have links
-
-        return leaving.path_of(self, target).mtu
+        return paths.path_of(self, target).mtu
 
     def check_way(self, target: Endpoint, index: int) -> None:
         """There is one by a link. Raises: ENETUNREACH, EHOSTUNREACH, EACCES."""
-        from sentry.net.inet import leaving  # noqa: PLC0415
-
-        if leaving.path_of(self, target, index).is_broadcast and SO_BROADCAST not in self.options:
+        if paths.path_of(self, target, index).is_broadcast and SO_BROADCAST not in self.options:
             raise EACCES("broadcast")
 
     def source_for(self, target: Endpoint, index: int = 0) -> Endpoint:
         """The unicast address that the other end sees, by an interface if `index` is not 0."""
-        chosen = not (self.local.is_any or is_group(self.local.ip))
+        chosen = not (self.local.is_any or address.is_group(self.local.ip))
         if chosen and self.local.is_v4 == target.is_v4:
             return self.local
         if self.leaves(target):
-            from sentry.net.inet import leaving  # noqa: PLC0415
-
-            return Endpoint(leaving.source_towards(self, target, index), self.local.port)
+            return Endpoint(paths.source_towards(self, target, index), self.local.port)
         if not target.is_v4:
             ip = address.LOOPBACK6 if address.is_multicast(target.ip) else target.ip
             return Endpoint(ip, self.local.port)
@@ -410,8 +409,3 @@ class InetSocket(Socket):
 
     def forget_errors(self) -> None:
         """IP_RECVERR was turned off."""
-
-
-def is_group(ip: bytes) -> bool:
-    """An address that is nobody's own: multicast, broadcast."""
-    return address.is_multicast(ip) or address.is_broadcast(ip)

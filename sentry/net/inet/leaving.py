@@ -19,24 +19,23 @@ from sentry.abi.socket import (
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
 )
-from sentry.errors import EADDRNOTAVAIL, EMSGSIZE, ENETUNREACH
-from sentry.net.inet.address import MAPPED, Endpoint, is_multicast
-from sentry.net.inet.inetsocket import is_group
+from sentry.errors import EMSGSIZE
+from sentry.net.inet.address import MAPPED, Endpoint, is_multicast, mapped, plain
+from sentry.net.inet.paths import key_of, mark_of
 from sentry.net.inet.udp import receiver_of, to_everybody
 from sentry.net.inet.udp_early import KnownEnds
 from sentry.net.inet.wire import show_raw
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.icmp import count_sent
+from sentry.net.ip.output import MARKED
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
+from sentry.net.ip.way import way_by
 from sentry.net.link.vnet import NOTHING, Offload
 from sentry.net.packets import Packet
-from sentry.net.rules import DSCP, HAVE_PORTS, PLAIN, RouteKey
 
 if TYPE_CHECKING:
     from sentry.net.inet.datagram import DatagramSocket
-    from sentry.net.inet.inetsocket import InetSocket
     from sentry.net.inet.raw import RawSocket
-    from sentry.net.ip.seam import Path
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller
 
@@ -48,47 +47,6 @@ RAW_LOOKED_AT: Final = 64
 """Raw sockets that are asked whether they speak a protocol: a ceiling of ours."""
 LOOPBACK_NETWORK: Final = MAPPED + b"\x7f"
 _UDP: Final = struct.Struct(">HHHH")
-
-
-def plain(ip: bytes) -> bytes:
-    """An address as packets have it."""
-    return ip[12:] if ip[:12] == MAPPED else ip
-
-
-def mapped(ip: bytes) -> bytes:
-    """An address as sockets have it."""
-    return MAPPED + ip if len(ip) == 4 else ip
-
-
-def path_of(sock: InetSocket, target: Endpoint, index: int = 0) -> Path:
-    """The way by a link, by an interface if `index` is not 0.
-
-    Raises: ENETUNREACH, EHOSTUNREACH, and what rules and routes say: EACCES, EINVAL.
-    """
-    assert sock.stack.ip is not None
-    now_ns, key = time.monotonic_ns(), key_of(sock, target)
-    return sock.stack.ip.path(now_ns, plain(target.ip), index or sock.device, key)
-
-
-def key_of(sock: InetSocket, target: Endpoint) -> RouteKey:
-    """What rules of routing are asked of what it sends."""
-    assert sock.stack.ip is not None
-    if not sock.stack.ip.fib.asks:
-        return PLAIN
-    own = sock.local
-    is_chosen = own.is_v4 == target.is_v4 and not (own.is_any or is_group(own.ip))
-    tos = sock.ip_options[abi.IP_TOS] if target.is_v4 else sock.ipv6_options[abi.IPV6_TCLASS]
-    has_ports = sock.protocol in HAVE_PORTS
-    return RouteKey(
-        plain(own.ip) if is_chosen else b"", mark=mark_of(sock),
-        tos=tos & DSCP, user=sock.inode.uid, protocol=sock.protocol,
-        source_port=own.port if has_ports else 0, port=target.port if has_ports else 0,
-    )  # fmt: skip
-
-
-def mark_of(sock: InetSocket) -> int:
-    """SO_MARK."""
-    return sock.numbers.get(abi.SO_MARK, 0) & 0xFFFFFFFF
 
 
 def group_link(sock: DatagramSocket, target: Endpoint, index: int = 0) -> int:
@@ -108,17 +66,6 @@ def group_link(sock: DatagramSocket, target: Endpoint, index: int = 0) -> int:
         first = 0 if target.is_v4 else next(iter(layer.links), 0)
         index = route.index if route is not None else first
     return index if index in layer.links else 0
-
-
-def source_towards(sock: InetSocket, target: Endpoint, index: int) -> bytes:
-    """16 bytes: from where a packet goes by a link, by an interface if `index` is not 0.
-
-    Raises: ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL.
-    """
-    found = path_of(sock, target, index).source
-    if not found:
-        raise ENETUNREACH("no address") if target.is_v4 else EADDRNOTAVAIL("no address")
-    return mapped(found)
 
 
 def loops_back(sock: DatagramSocket, target: Endpoint) -> bool:
@@ -146,6 +93,28 @@ def send_udp(
 
     Raises: what `IpLayer.send` raises.
     """
+    layer, now_ns, index = sock.stack.ip, time.monotonic_ns(), index or sock.device
+    assert layer is not None
+    size, ends = UDP_HEADER + len(packet.data), (packet.source.ip, packet.target.ip)
+    kept = *ends, index, sock.protocol
+    way = None if discover in MARKED else layer.ways.get(kept)
+    begin = b"" if way is None else way.begin(now_ns, layer, size, packet.tos, packet.ttl)
+    if way is not None and begin:
+        total = way.pseudo_sum(size)
+        head = _UDP.pack(packet.source.port, packet.target.port, size, total)
+        way.link.pass_on(b"".join((begin, head, packet.data)))
+    else:
+        out = _outgoing(sock, packet, discover, index)
+        out.sender, out.mark, out.user = sender, mark_of(sock), sock.inode.uid
+        path = layer.send(now_ns, out)
+        if sock.protocol == IPPROTO_UDP:
+            layer.ways.keep(kept, way_by(
+                layer, now_ns, path, (out.source, out.target), IPPROTO_UDP, UDP_CHECKSUM_AT
+            ))  # fmt: skip
+    sock.count_sent(sender, len(packet.data))
+
+
+def _outgoing(sock: DatagramSocket, packet: Packet, discover: int, index: int) -> Outgoing:
     source, target = plain(packet.source.ip), plain(packet.target.ip)
     size = UDP_HEADER + len(packet.data)
     total = pseudo_sum(source, target, sock.protocol, size)
@@ -156,13 +125,10 @@ def send_udp(
         head, offload = _UDP.pack(*ports, packet.coverage, total), NOTHING
     else:
         head = _UDP.pack(*ports, size, total)
-    out = Outgoing(target, sock.protocol, (head, packet.data), source, packet.tos, packet.ttl)
-    out.discover, out.index = discover, index or sock.device
-    out.offload, out.sender = offload, sender
-    out.mark, out.user = mark_of(sock), sock.inode.uid
-    assert sock.stack.ip is not None
-    sock.stack.ip.send(time.monotonic_ns(), out)
-    sock.count_sent(sender, len(packet.data))
+    return Outgoing(
+        target, sock.protocol, (head, packet.data), source, packet.tos, packet.ttl, index, discover,
+        offload,
+    )  # fmt: skip
 
 
 def confirm(sock: DatagramSocket, target: Endpoint) -> None:

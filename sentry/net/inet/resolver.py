@@ -15,9 +15,8 @@ from dns.rcode import NXDOMAIN, REFUSED
 
 from sentry.net.egress.gate import program_of
 from sentry.net.host.nameservers import Nameservers
-from sentry.net.inet.address import Endpoint
+from sentry.net.inet.address import Endpoint, mapped
 from sentry.net.inet.answering import PORT, Answering, Sender, Token
-from sentry.net.inet.leaving import mapped
 from sentry.net.inet.resolver_behind import Asker, answer, question_in
 from sentry.net.inet.resolver_door import Stream
 from sentry.net.names.asking import Ask, Transport

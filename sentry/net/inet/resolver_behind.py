@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sentry.abi.socket import IPPROTO_UDP
 from sentry.errors import Errno
-from sentry.net.inet.address import Endpoint
-from sentry.net.inet.leaving import mapped, plain
+from sentry.net.inet.address import Endpoint, mapped, plain
 from sentry.net.ip import output
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Outgoing

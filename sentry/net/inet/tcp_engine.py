@@ -29,7 +29,8 @@ from sentry.abi.socket import (
 from sentry.abi.socket import IPPROTO_TCP, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SO_REUSEPORT
 from sentry.errors import EAGAIN, EFAULT, ENFILE
 from sentry.net.inet.error_queue import wants_errors
-from sentry.net.inet.leaving import mark_of, plain
+from sentry.net.inet.address import plain
+from sentry.net.inet.paths import mark_of
 from sentry.net.inet.tcp_options import pack_info
 from sentry.net.inet.tcp_stream import put, taken
 from sentry.net.inet.tcp_tuning import tune

@@ -8,7 +8,7 @@ from sentry.abi.socket import BPF_TCP_SYN_SENT as TCP_SYN_SENT
 from sentry.abi.socket import SO_BINDTOIFINDEX
 from sentry.ahead import mypyc_attr
 from sentry.errors import EADDRNOTAVAIL, EHOSTUNREACH, EINVAL, ENETUNREACH
-from sentry.net.inet import address
+from sentry.net.inet import address, paths
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_ending import TcpEnding
 
@@ -28,11 +28,10 @@ class TcpLeaving(TcpEnding):
 
         Raises: EINVAL, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL.
         """
-        from sentry.net.inet import leaving  # noqa: PLC0415  few have links
         from sentry.net.ip.output import may_send_from  # noqa: PLC0415
 
         if self._needs_no_way:
-            leaving.path_of(self, target)
+            paths.path_of(self, target)
         if address.needs_scope(target.ip):
             index = self.device_of(raw)
             if not index or self.device not in (0, index):
@@ -102,10 +101,8 @@ class TcpLeaving(TcpEnding):
 
         Raises: ENETUNREACH, EHOSTUNREACH.
         """
-        from sentry.net.inet import leaving  # noqa: PLC0415
-
         try:
-            path = leaving.path_of(self, target, index)
+            path = paths.path_of(self, target, index)
         except (ENETUNREACH, EHOSTUNREACH):
             if self._needs_no_way:
                 return

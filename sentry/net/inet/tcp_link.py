@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi.socket import IPPROTO_TCP
 from sentry.errors import ECONNRESET, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, Errno
 from sentry.net.deadlines import Deadlines, earlier
-from sentry.net.inet.address import Endpoint, needs_scope
-from sentry.net.inet.leaving import key_of, mapped, plain
+from sentry.net.inet.address import Endpoint, mapped, needs_scope, plain
+from sentry.net.inet.paths import key_of
 from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
 from sentry.net.inet.tcp_reached import Reached
 from sentry.net.inet.tcp_tuning import memory_limits, read_settings, tune
 from sentry.net.inet.tcp_turns import Turns
-from sentry.net.inet.tcp_way import CHECKSUM_AT, Way, way_by
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
+from sentry.net.ip.way import Way, way_by
 from sentry.net.link.early import key_of as early_key
 from sentry.net.link.vnet import Offload
 from sentry.net.rules import PLAIN, RouteKey
@@ -47,8 +47,7 @@ DEFAULT_MTU: Final = 576
 """Where there is no way back, and an answer does not arrive either."""
 DUE_AT_ONCE: Final = 64
 """Deadlines that are met in a call."""
-MAX_WAYS: Final = 1024
-"""That are kept: a ceiling of ours."""
+CHECKSUM_AT: Final = 16
 ANSWER_TTL: Final = 64
 """Of what no socket sends."""
 
@@ -83,9 +82,6 @@ class TcpByLink:
         self.turns = Turns()
         self._stepped: dict[Engine, None] = {}
         """Whom a segment was for since `rest`: one acknowledgement does for many."""
-        self._ways: dict[tuple[bytes, bytes, int], Way] = {}
-        """By both addresses, and the interface by which it has to be."""
-        layer.on_changes = self._ways.clear
         self.clock = time.monotonic_ns
 
     def refresh(self) -> None:
@@ -300,9 +296,9 @@ class TcpByLink:
         """One segment goes; by which way. `whose`: its mark, and the user. None: there is none, and
         it is as lost."""
         self.stack.counters["Tcp.OutSegs"] += -(-made.size // made.gso_size) if made.gso_size else 1
-        ends = flow.local.ip, flow.remote.ip, index
-        way = self._ways.get(ends)
-        if way is not None and way.send(now_ns, self.layer, made, tos, ttl):
+        ends = flow.local.ip, flow.remote.ip, index, IPPROTO_TCP
+        way = self.layer.ways.get(ends)
+        if way is not None and send_by(way, now_ns, self.layer, made, (tos, ttl)):
             return way.path
         source, target = plain(flow.local.ip), plain(flow.remote.ip)
         head = made.header
@@ -324,11 +320,8 @@ class TcpByLink:
                 is_told = isinstance(error, ENETUNREACH)
                 on_error.soft_error = (ENETUNREACH if is_told else EHOSTUNREACH).number
             return None
-        way = way_by(self.layer, now_ns, path, source, target)
-        if way is not None:
-            if len(self._ways) >= MAX_WAYS:
-                self._ways.clear()
-            self._ways[ends] = way
+        way = way_by(self.layer, now_ns, path, (source, target), IPPROTO_TCP, CHECKSUM_AT)
+        self.layer.ways.keep(ends, way)
         return path
 
     def _scope(self, flow: Flow) -> int:
@@ -443,6 +436,25 @@ class TcpByLink:
             what.due_ns = None
             what.timeout(now_ns)
         self.endpoints.time_wait.timeout(now_ns)
+
+
+def send_by(
+    way: Way, now_ns: int, layer: IpLayer, made: segment.Outgoing, tos_ttl: tuple[int, int]
+) -> bool:
+    """A segment goes by a way that is known. False: it is no more, and it has not gone."""
+    header = made.header
+    size = len(header) + made.size
+    begin = way.begin(
+        now_ns, layer, size, tos_ttl[0] & ~3 | made.ecn, tos_ttl[1], header_size=len(header),
+        gso_size=made.gso_size, has_cwr=bool(header[13] & CWR),
+    )  # fmt: skip
+    if not begin:
+        return False
+    check = way.pseudo_sum(size).to_bytes(2)
+    way.link.pass_on(b"".join((
+        begin, header[:CHECKSUM_AT], check, header[CHECKSUM_AT + 2 :], *made.pieces
+    )))  # fmt: skip
+    return True
 
 
 def plug(stack: Stack) -> None:

@@ -31,10 +31,9 @@ from sentry.errors import (
     Errno,
 )
 from sentry.net.inet import address
-from sentry.net.inet.address import ANY4, ANY6, Endpoint
+from sentry.net.inet.address import ANY4, ANY6, Endpoint, is_group
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import check_size
-from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import seen_by_filter, show_udp, show_unreachable
@@ -206,7 +205,7 @@ class UdpSocket(DatagramSocket):
             resolver.take(packet, options.sender)
             self.count_sent(options.sender, len(data))
             return
-        link = self.group_link(endpoint, options.index)
+        link = self.group_link(endpoint, options.index) if many else 0
         if link or self.leaves(endpoint):
             self._send_away(packet, options, link)
             return

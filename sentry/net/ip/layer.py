@@ -35,6 +35,7 @@ from sentry.net.ip.multipath import next_hop_of
 from sentry.net.ip.path_mtu import Detour, Exceptions
 from sentry.net.ip.routing import Fib
 from sentry.net.ip.seam import Arrived, Failure, Filter, Gate, Handler, Outgoing, Path, Timed
+from sentry.net.ip.way import Ways
 from sentry.net.routes import Route
 from sentry.net.rules import PLAIN, RouteKey, Rules
 
@@ -75,14 +76,15 @@ class IpLayer:
         self.faults_of: Callable[[Link], Faults | None] = lambda link: None
         """Of a link to the outside, when it comes."""
         self.exceptions = Exceptions()
-        self.on_changes: Callable[[], None] = lambda: None
-        """Routes or addresses have changed: who keeps ways lets go of them, and so of links that
-        are no more."""
+        self.ways = Ways()
+        self._leaving: dict[bytes, bool] = {}
+        self._changes = 0
         self._early: set[Link] = set()
         self._sources: dict[tuple[int, bool, bytes], bytes] = {}
         """By interface and where a packet goes: what was selected since routes have changed."""
-        self._paths: dict[tuple[bytes, int, RouteKey], Path] = {}
-        """The ways that were found since, but for those with several next hops."""
+        self._paths: dict[tuple[bytes, int, RouteKey | None], Path] = {}
+        """The ways that were found since, but for those with several next hops. None: one way for
+        all."""
         self.fragments4, self.fragments6 = Reassembly(4), Reassembly(6)
         self.limit4 = ErrorLimit(sysctls, "net/ipv4/icmp_ratelimit")
         self.limit6 = ErrorLimit(sysctls, "net/ipv6/icmp/ratelimit")
@@ -142,16 +144,26 @@ class IpLayer:
         self.exceptions.clear()
         self._sources.clear()
         self._paths.clear()
+        self._leaving.clear()
         for link in self._early:
             if link.early is not None:
                 link.early.clear()
         self._early.clear()
-        self.on_changes()
+        self.ways.clear()
 
     def is_local(self, ip: bytes) -> bool:
         """Packets for it end here."""
         found = self.fib.local(ip)
         return found is not None and found.kind == RTN_LOCAL
+
+    def known_to_leave(self) -> dict[bytes, bool]:
+        """Of addresses as sockets have them, whether what is sent there goes by a link: what they
+        have found since interfaces or addresses have changed."""
+        changes = self.interfaces.changes + self.interfaces.address_changes
+        if changes != self._changes or len(self._leaving) >= MAX_SOURCES:
+            self._changes = changes
+            self._leaving.clear()
+        return self._leaving
 
     def kind_of_target(self, ip: bytes, index: int) -> int:
         """RTN_LOCAL, RTN_BROADCAST or RTN_MULTICAST, of a packet that has come; 0: not for us."""
@@ -354,18 +366,17 @@ class IpLayer:
         Raises: ENETUNREACH, EHOSTUNREACH, and what rules and routes say: EACCES, EINVAL.
         """
         detour = self.exceptions.get(now_ns, target)
-        if not self.fib.asks:
-            key = PLAIN  # one way for all, which is found once
-        known = self._paths.get((target, index, key)) if detour is None else None
+        kept = target, index, key if self.fib.asks else None
+        known = self._paths.get(kept) if detour is None else None
         if known is not None:
             interface = self._out(known.interface)
             if known.mtu == self.mtu_of(interface, is_v4=len(target) == 4):
                 return known
-        found, is_only = self._way(target, index, key, detour)
+        found, is_only = self._way(target, index, kept[2] or PLAIN, detour)
         if is_only and detour is None:
             if len(self._paths) >= MAX_SOURCES:
                 self._paths.clear()
-            self._paths[target, index, key] = found
+            self._paths[kept] = found
         return found
 
     def _way(

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from sentry.abi.netlink import IFF_UP
-from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.net.inet.tcp_way import Way, way_by
+from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP
+from sentry.net.inet.tcp_link import CHECKSUM_AT, send_by
+from sentry.net.ip.seam import Path
+from sentry.net.ip.way import Way, way_by
 from sentry.net.tcp.segment import ACK, CWR, PSH, Outgoing, header
 from tests.unit.net.streams import Line, Streams, receive
 from tests.unit.net.wired import INDEX, hardware, ip4, ip6
@@ -31,8 +33,8 @@ class Known:
 
     def short(self, made: Outgoing, tos: int = 0, ttl: int = 64) -> list[bytes] | None:
         """What goes by the way that is kept; None: nothing does."""
-        ways: list[Way] = list(self.host.tcp._ways.values())
-        is_gone = any(way.send(self.line.now_ns, self.layer, made, tos, ttl) for way in ways)
+        ways = list(self.layer.ways._all.values())
+        is_gone = any(send_by(way, self.line.now_ns, self.layer, made, (tos, ttl)) for way in ways)
         frames: list[bytes] = self.link.take_outgoing(64, 1 << 20)
         assert is_gone == bool(frames)
         return frames if is_gone else None
@@ -40,7 +42,7 @@ class Known:
     def long(self, made: Outgoing, tos: int = 0, ttl: int = 64) -> list[bytes]:
         """And the other one."""
         flow = self.engine.connection.flow
-        self.host.tcp._ways.clear()
+        self.layer.ways.clear()
         assert self.host.tcp.transmit(self.line.now_ns, flow, made, tos=tos, ttl=ttl) is not None
         frames: list[bytes] = self.link.take_outgoing(64, 1 << 20)
         return frames
@@ -102,9 +104,9 @@ def test_way_is_not_taken_when_something_has_changed(change: str) -> None:
 def test_link_that_is_no_more_is_not_kept(change: str) -> None:
     """With all that waits in it: thousands may come and go."""
     known = Known(AF_INET)
-    assert known.host.tcp._ways
+    assert known.layer.ways._all
     CHANGES[change](known)
-    assert not known.host.tcp._ways
+    assert not known.layer.ways._all
 
 
 def test_neighbour_that_may_have_gone_is_asked_for() -> None:
@@ -132,10 +134,14 @@ def test_other_hardware_addresses_are_taken_over(family: int) -> None:
 def test_way_is_kept_only_where_nothing_else_has_to_be_asked() -> None:
     known = Known(AF_INET)
     now_ns = known.line.now_ns
+
+    def kept(path: Path, target: bytes) -> Way | None:
+        return way_by(known.layer, now_ns, path, (ip4(1), target), IPPROTO_TCP, CHECKSUM_AT)
+
     path = known.layer.path(now_ns, ip4(2))
-    assert way_by(known.layer, now_ns, path, ip4(1), ip4(2)) is not None
-    assert way_by(known.layer, now_ns, path, ip4(1), ip4(1)) is None
-    broadcast = path._replace(is_broadcast=True)
-    assert way_by(known.layer, now_ns, broadcast, ip4(1), ip4(2)) is None
+    assert kept(path, ip4(2)) is not None
+    assert kept(path, ip4(1)) is None
+    assert kept(path._replace(is_broadcast=True), ip4(2)) is None
+    assert kept(path._replace(next_hop=b"\xe0\0\0\x09"), b"\xe0\0\0\x09") is None
     known.link.asks = False
-    assert way_by(known.layer, now_ns, path, ip4(1), ip4(2)) is None
+    assert kept(path, ip4(2)) is None
