@@ -246,7 +246,11 @@ class UserSource(UserBuffer):
             self.count -= n
             return data
         before = self._index, self._inside, self.count
-        pieces = self._pieces(min(n, self.count))
+        if n >= self.count:
+            data = b"".join([self._mm.read(addr, length) for addr, length in self.segments])
+            self.skip(self.count)
+            return data
+        pieces = self._pieces(n)
         try:
             return b"".join([self._mm.read(addr, length) for addr, length in pieces])
         except NeedsFault:

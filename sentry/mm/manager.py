@@ -8,9 +8,7 @@ whole range was seen to be accessible, but for copies whose partial effect Linux
 from __future__ import annotations
 
 import struct
-from array import array
 from collections.abc import Callable
-from itertools import chain
 from typing import Any, Final
 
 from sentry.abi.limits import PATH_MAX, UIO_MAXIOV
@@ -250,10 +248,6 @@ class MemoryManager:
 
     def _accessible(self, segments: list[Segment], write: bool) -> tuple[list[Segment], int, int]:
         """The accessible part of a vector, its bytes, and how many were asked for."""
-        ranges = array("Q", chain.from_iterable(segments))
-        if len(segments) > 1 and self.space.check_ranges(ranges, write):
-            good = [piece for piece in segments if piece[1]]
-            return good, total(good), total(good)
         good = []
         for addr, length in segments:
             if not length:
@@ -266,13 +260,23 @@ class MemoryManager:
         good = good or [piece for piece in segments if piece[1]]
         return good, total(good), total(segments)
 
+    def _vector(self, addr: int, count: int, write: bool) -> tuple[list[Segment], int, int]:
+        """The same of a struct iovec array, mostly in one call."""
+        if 0 <= count <= UIO_MAXIOV and 0 <= addr <= TASK_END:
+            room = MAX_RW_COUNT if self.iov_most < 0 else self.iov_most
+            found = self.space.ranges(addr, count, room, write)
+            if found is not None:
+                size = total(found)
+                return found, size, size
+        return self._accessible(self.read_iov(addr, count), write)
+
     def buffer_out_iov(self, addr: int, count: int) -> UserDest:
         """User memory described by a struct iovec array. Raises: EINVAL, EFAULT, NeedsFault."""
-        return UserDest(self, *self._accessible(self.read_iov(addr, count), True))
+        return UserDest(self, *self._vector(addr, count, True))
 
     def buffer_in_iov(self, addr: int, count: int) -> UserSource:
         """User memory described by a struct iovec array. Raises: EINVAL, EFAULT, NeedsFault."""
-        return UserSource(self, *self._accessible(self.read_iov(addr, count), False))
+        return UserSource(self, *self._vector(addr, count, False))
 
     # --- atomics
 

@@ -473,7 +473,7 @@ int64_t user_preadv(struct aspace *as, int fd, int64_t offset, uint64_t va, uint
 int64_t user_pwritev(struct aspace *as, int fd, int64_t offset, uint64_t va, uint64_t n, int flags, struct fault *fault);
 int64_t ranges_preadv(struct aspace *as, int fd, int64_t offset, const uint64_t *ranges, int count, int flags, struct fault *fault);
 int64_t ranges_pwritev(struct aspace *as, int fd, int64_t offset, const uint64_t *ranges, int count, int flags, struct fault *fault);
-int ranges_check(struct aspace *as, const uint64_t *ranges, int count, int write, struct fault *fault);
+int ranges_read(struct aspace *as, uint64_t va, int count, uint64_t room, int write, uint64_t *ranges, struct fault *fault);
 int user_pin(struct aspace *as, uint64_t va, uint64_t n, int write, struct iovec *iov, int max, uint64_t *covered, struct fault *fault);
 void user_unpin(const struct iovec *iov, int count);
 int user_load32(struct aspace *as, uint64_t va, uint32_t *value, struct fault *fault);

@@ -745,8 +745,16 @@ class Lib(Protocol):
         fault: Fault,
         /,
     ) -> int: ...
-    def ranges_check(
-        self, as_: Aspace, ranges: Uint64 | Sequence[int], count: int, write: int, fault: Fault, /
+    def ranges_read(
+        self,
+        as_: Aspace,
+        va: int,
+        count: int,
+        room: int,
+        write: int,
+        ranges: Uint64,
+        fault: Fault,
+        /,
     ) -> int: ...
     def user_pin(
         self,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.layout import Record
+from sentry.abi.limits import UIO_MAXIOV
 from sentry.ahead import mypyc_attr
 from sentry.errors import EINVAL, ENOMEM, Errno, from_number
 from sentry.platform._native import ffi, lib
@@ -242,10 +243,12 @@ _user_read: Final = lib.user_read
 _user_write: Final = lib.user_write
 _user_string: Final = lib.user_string
 _user_check: Final = lib.user_check
+_ranges_read: Final = lib.ranges_read
 _user_load32: Final = lib.user_load32
 _from_frames: Final = lib.user_from_frames
 _to_frames: Final = lib.user_to_frames
 _unpack: Final = ffi.unpack
+_ranges: Final = ffi.new("uint64_t[]", 2 * UIO_MAXIOV)
 _filled: Final = ffi.new("uint64_t *")
 _loaded: Final = ffi.new("uint32_t *")
 
@@ -460,10 +463,15 @@ class AddressSpace:
         """pwritev2 from user memory to a host descriptor. Or -errno."""
         return lib.user_pwritev(self.native, fd, offset, addr, count, flags, self.fault)
 
-    def check_ranges(self, ranges: array[int], write: bool) -> bool:
-        """Whether all of these may be accessed: pairs of an address and a length."""
-        at = frames_of(ranges)
-        return bool(lib.ranges_check(self.native, at, len(ranges) // 2, write, self.fault))
+    def ranges(self, addr: int, count: int, room: int, write: bool) -> list[tuple[int, int]] | None:
+        """What an array of struct iovec stands for, `room` bytes at most: addresses and lengths,
+        but not of 0. None: one of them, or the array, cannot be accessed as it is. Preconditions:
+        the array is no longer than UIO_MAXIOV."""
+        found = _ranges_read(self.native, addr, count, room, write, _ranges, self.fault)
+        if found < 0:
+            return None
+        numbers = _unpack(_ranges, 2 * found)
+        return [(numbers[at], numbers[at + 1]) for at in range(0, 2 * found, 2)]
 
     def ranges_from_host(self, fd: int, offset: int, ranges: array[int], flags: int = 0) -> int:
         """`from_host` into many ranges, in one call."""

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define MAX_IOV 256
+#define TASK_END (TASK_SIZE - PAGE_SIZE) /* sentry.mm.layout */
 
 int64_t user_read(struct aspace *as, uint64_t va, void *to, uint64_t n, struct fault *fault)
 {
@@ -101,15 +102,30 @@ int64_t user_check(struct aspace *as, uint64_t va, uint64_t n, int write, struct
     return (int64_t)done;
 }
 
-/* Whether all of these ranges, pairs of an address and a length, can be accessed. */
-int ranges_check(struct aspace *as, const uint64_t *ranges, int count, int write,
-                 struct fault *fault)
+/* The ranges that an array of `count` struct iovec at va stands for, `room` bytes at most: pairs of
+ * an address and a length, without those that are empty. How many; -1: one of them, or the array,
+ * cannot be accessed as it is, or is none that may be. */
+int ranges_read(struct aspace *as, uint64_t va, int count, uint64_t room, int write,
+                uint64_t *ranges, struct fault *fault)
 {
-    for (int i = 0; i < count; i++)
-        if (user_check(as, ranges[2 * i], ranges[2 * i + 1], write, fault) !=
-            (int64_t)ranges[2 * i + 1])
-            return 0;
-    return 1;
+    int some = 0;
+    int64_t size = count * 16;
+    if (user_read(as, va, ranges, (uint64_t)size, fault) != size)
+        return -1;
+    for (int i = 0; i < count; i++) {
+        uint64_t at = ranges[2 * i], wanted = ranges[2 * i + 1];
+        if (wanted > TASK_END || at > TASK_END - wanted)
+            return -1;
+        uint64_t length = wanted < room ? wanted : room;
+        if (user_check(as, at, length, write, fault) != (int64_t)length)
+            return -1;
+        room -= length;
+        if (length) {
+            ranges[2 * some] = at;
+            ranges[2 * some++ + 1] = length;
+        }
+    }
+    return some;
 }
 
 /* ---- host descriptors ------------------------------------------------------------------------ */

@@ -45,6 +45,24 @@ def test_vectors_are_consumed_in_order(mm: MemoryManager, addr: int) -> None:
         mm.buffer_in_iov(addr, 1025)
 
 
+def test_vector_ends_where_access_ends_or_with_what_it_may_hold(
+    mm: MemoryManager, addr: int
+) -> None:
+    mm.write(addr, struct.pack("<6Q", addr + 100, 3, addr + 2 * PAGE, 2 * PAGE, addr, 9))
+    source = mm.buffer_in_iov(addr, 3)
+    assert (source.count, source.wanted) == (3 + PAGE, 12 + 2 * PAGE)
+    mm.iov_most = 5
+    source = mm.buffer_in_iov(addr, 2)
+    assert (source.segments, source.count, source.wanted) == (
+        [(addr + 100, 3), (addr + 2 * PAGE, 2)], 5, 5,
+    )  # fmt: skip
+    mm.iov_most = -1
+    with pytest.raises(EFAULT):
+        mm.buffer_in_iov(addr + 3 * PAGE - 16, 2)
+    with pytest.raises(EFAULT):
+        mm.buffer_in_iov(1 << 62, 1)
+
+
 def test_bytes_that_have_to_wait_midway_are_put_once(
     mm: MemoryManager, addr: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
