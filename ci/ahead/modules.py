@@ -47,13 +47,12 @@ LEFT_OUT = {
     " services system_log sysv_ids sysv_ipc sysv_msg sysv_sem sysv_shm sysv_undo time_namespace",
     "sentry/net": "arp_ioctls devices ethtool fan_out filter_options given interfaces ioctls made"
     " options packet_options packet_socket packets route_changes rules short_dest socket_options"
-    " sysctls tables unix_host unix_options unix_served",
+    " tables unix_host unix_options unix_served",
     "sentry/net/inet": "addrform answering broker_stream brokers entrances entrant error_queue"
     " ip_options ipv6_options judged_seam last_words netfilter_options ping raw raw_filtered"
     " raw_header raw_options relay resolver resolver_behind resolver_door tcp_options udp_options"
     " udplite",
-    "sentry/net/ip": "autoconf discovery fragments groups icmp icmp6 membership path_mtu"
-    " unanswered",
+    "sentry/net/ip": "autoconf discovery fragments groups icmp icmp6 membership unanswered",
     "sentry/net/link": "ndp tags",
     "sentry/net/tcp": "info",
     "sentry/syscalls/clocks": "timer",

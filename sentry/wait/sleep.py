@@ -421,7 +421,7 @@ def continued(result: Any, after: After) -> Any:
     """A result, or the rest of a call that gives it, as what `after` makes of it."""
     if isinstance(result, Sleep):
         return result.then(after)
-    if result is None or result.__class__ is int or not isinstance(result, Coroutine):
+    if result is None or result.__class__ is int or not hasattr(result, "__await__"):
         return after(result)
     return _continued(result, after)
 
