@@ -245,7 +245,7 @@ class DatagramSocket(InetSocket):
                 self.numbers[SO_PEEK_OFF] = max(0, self.numbers[SO_PEEK_OFF] - len(data))
             note(self, packet.stamp_ns)
         cut = MSG_TRUNC if taken < len(data) else 0
-        records = told(self, packet, self.seen(packet))
+        records = told(self, packet)
         return Received(
             len(data) if flags & MSG_TRUNC else taken,
             address.pack(packet.source, self.family),

@@ -1,4 +1,4 @@
-"""What IP_RECVERR and IPV6_RECVERR keep of errors, and how large a datagram may be. ip(7), ipv6(7).
+"""What IP_RECVERR and IPV6_RECVERR keep of errors, also of what is too large. ip(7), ipv6(7).
 
 The option of the family in which a packet travels counts: of a mapped address IP_RECVERR, on an
 IPv6 socket too. How an entry looks depends on the family of the socket.
@@ -18,23 +18,15 @@ from sentry.errors import EMSGSIZE
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED, Endpoint
 from sentry.net.inet.wire import INTERNET_CONTROL
-from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.packets import Packet
 
 if TYPE_CHECKING:
     from sentry.net.inet.datagram import DatagramSocket
-    from sentry.net.inet.packet import SendOptions
     from sentry.net.ip.seam import Failure
     from sentry.net.stamps import Record
 
 PORTS: Final = 4
 """Bytes of both ports in front of a packet."""
-IP_HEADER: Final = 20
-IP6_HEADER: Final = 40
-MAY_FRAGMENT: Final = (abi.IP_PMTUDISC_DONT, abi.IP_PMTUDISC_WANT, abi.IP_PMTUDISC_OMIT)
-"""IP_MTU_DISCOVER, IPV6_MTU_DISCOVER: a datagram may be larger than the MTU."""
-KEEPS_WHOLE: Final = (abi.IPPROTO_UDP, abi.IPPROTO_ICMPV6, abi.IPPROTO_RAW)
-"""IPV6_DONTFRAG counts for packets of these protocols."""
 
 
 class SocketError(Struct, frozen=True):
@@ -97,37 +89,6 @@ def wants_errors(sock: DatagramSocket, target: Endpoint) -> bool:
     if target.is_v4:
         return bool(sock.ip_options[abi.IP_RECVERR])
     return bool(sock.ipv6_options[abi.IPV6_RECVERR])
-
-
-def check_size(sock: DatagramSocket, size: int, target: Endpoint, options: SendOptions) -> None:
-    """Whether so many bytes behind an IP header can be sent: ip_append_data(), ip6_append_data().
-
-    Raises: EMSGSIZE, which the queue of errors tells of, and IPV6_RECVPATHMTU.
-    """
-    if target.is_v4:
-        _check_size4(sock, size, target)
-    else:
-        _check_size6(sock, size, target, options)
-
-
-def _check_size4(sock: DatagramSocket, size: int, target: Endpoint) -> None:
-    mtu = sock.mtu_towards(target)
-    fragments = sock.ip_options[abi.IP_MTU_DISCOVER] in MAY_FRAGMENT
-    if size > (LENGTH_MAX if fragments else mtu) - IP_HEADER:
-        too_large(sock, target, mtu)
-
-
-def _check_size6(sock: DatagramSocket, size: int, target: Endpoint, options: SendOptions) -> None:
-    own = sock.ipv6_options
-    mtu = sock.mtu_towards(target)
-    mtu = min(mtu, own.get(abi.IPV6_MTU) or mtu)
-    whole = own[abi.IPV6_DONTFRAG] if options.dont_fragment is None else options.dont_fragment
-    if size > mtu - IP6_HEADER and whole and sock.protocol in KEEPS_WHOLE:
-        sock.path_mtu = (target, mtu)
-        too_large(sock, target, mtu)
-    fragments = own[abi.IPV6_MTU_DISCOVER] in MAY_FRAGMENT
-    if size > (LENGTH_MAX if fragments else mtu - IP6_HEADER):
-        too_large(sock, target, mtu)
 
 
 def too_large(sock: DatagramSocket, target: Endpoint, mtu: int) -> None:

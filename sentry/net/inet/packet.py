@@ -21,6 +21,7 @@ from sentry.net.message import Ancillary
 from sentry.net.stamps import Record, stamps
 
 if TYPE_CHECKING:
+    from sentry.net.inet.datagram import DatagramSocket
     from sentry.net.inet.inetsocket import InetSocket
     from sentry.net.packets import Packet
     from sentry.vfs.file import Caller
@@ -129,8 +130,9 @@ class Seen(NamedTuple):
     """Of IP_ORIGDSTADDR; None: the packet is too short to have one."""
 
 
-def told(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
-    """The control messages that the receiver asked for, in Linux's order."""
+def told(sock: DatagramSocket, packet: Packet, seen: Seen | None = None) -> list[Record]:
+    """The control messages that the receiver asked for, in Linux's order. `seen`: where that is not
+    what the socket says itself."""
     records = stamps(sock, packet.stamp_ns)
     if packet.dropped:
         records.append((abi.SOL_SOCKET, abi.SO_RXQ_OVFL, struct.pack("<I", packet.dropped)))
@@ -141,23 +143,24 @@ def told(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     return records
 
 
-def _told4(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
+def _told4(sock: DatagramSocket, packet: Packet, seen: Seen | None) -> list[Record]:
     on, records = sock.ip_options, []
-    target = packet.target.ip[12:]
     if on[abi.IP_PKTINFO]:
-        info = struct.pack("<i4s4s", packet.index, seen.local, target)
+        local = (seen or sock.seen(packet)).local
+        info = struct.pack("<i4s4s", packet.index, local, packet.target.ip[12:])
         records.append((IPPROTO_IP, abi.IP_PKTINFO, info))
     if on[abi.IP_RECVTTL]:
         records.append((IPPROTO_IP, abi.IP_TTL, struct.pack("<i", packet.ttl)))
     if on[abi.IP_RECVTOS]:
         records.append((IPPROTO_IP, abi.IP_TOS, bytes([packet.tos])))
-    if on[abi.IP_RECVORIGDSTADDR] and seen.port is not None:
-        where = address.pack(Endpoint(packet.target.ip, seen.port), AF_INET)
+    port = (seen or sock.seen(packet)).port if on[abi.IP_RECVORIGDSTADDR] else None
+    if port is not None:
+        where = address.pack(Endpoint(packet.target.ip, port), AF_INET)
         records.append((IPPROTO_IP, abi.IP_ORIGDSTADDR, where))
     return records
 
 
-def _told6(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
+def _told6(sock: DatagramSocket, packet: Packet, seen: Seen | None) -> list[Record]:
     on, records = sock.ipv6_options, []
     info = packet.target.ip + struct.pack("<i", packet.index)
     if on[abi.IPV6_RECVPKTINFO]:
@@ -172,7 +175,8 @@ def _told6(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
         records.append((IPPROTO_IPV6, abi.IPV6_2292HOPLIMIT, struct.pack("<i", packet.ttl)))
     if on[abi.IPV6_RECVTCLASS]:
         records.append((IPPROTO_IPV6, abi.IPV6_TCLASS, struct.pack("<i", packet.tos)))
-    if on[abi.IPV6_ORIGDSTADDR] and seen.port is not None:
-        where = address.pack(Endpoint(packet.target.ip, seen.port), AF_INET6)
+    port = (seen or sock.seen(packet)).port if on[abi.IPV6_ORIGDSTADDR] else None
+    if port is not None:
+        where = address.pack(Endpoint(packet.target.ip, port), AF_INET6)
         records.append((IPPROTO_IPV6, abi.IPV6_ORIGDSTADDR, where))
     return records

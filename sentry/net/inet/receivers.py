@@ -80,6 +80,8 @@ class Places:
         `index`: the interface by which a packet came.
         """
         self._settle()
+        if not self._connected:
+            return None
         for key in _keys_to(target, index):
             found = self._connected.get((key, source))
             if found:

@@ -28,8 +28,8 @@ from sentry.abi.socket import (
 )
 from sentry.abi.socket import IPPROTO_TCP, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SO_REUSEPORT
 from sentry.errors import EAGAIN, EFAULT, ENFILE
-from sentry.net.inet.error_queue import wants_errors
 from sentry.net.inet.address import plain
+from sentry.net.inet.error_queue import wants_errors
 from sentry.net.inet.paths import mark_of
 from sentry.net.inet.tcp_options import pack_info
 from sentry.net.inet.tcp_stream import put, taken
@@ -46,6 +46,7 @@ from sentry.net.tcp.settings import SECOND, Tuning
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sentry.net.inet.tcp import TcpSocket
     from sentry.net.inet.tcp_link import TcpByLink
     from sentry.net.inet.tcp_listener import TcpListener
     from sentry.net.link.early import Receiver, Segment
@@ -105,7 +106,8 @@ class Engine:
 
     def show(self) -> None:
         """Something can be asked anew."""
-        sock, one = self._sock, self.connection
+        sock: TcpSocket | None = self._sock
+        one = self.connection
         if sock is None:
             self.on_ending()
             return

@@ -33,8 +33,8 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, Endpoint, is_group
 from sentry.net.inet.datagram import DatagramSocket
-from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.packet import SendOptions, parse_send
+from sentry.net.inet.paths import check_size
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import seen_by_filter, show_udp, show_unreachable
 from sentry.net.interfaces import LENGTH_MAX
@@ -95,7 +95,8 @@ class UdpSocket(DatagramSocket):
     # --- sending
 
     def target(self, caller: Caller, raw: bytes) -> Any:
-        """Where sendto leads; the attempt alone gives the socket a port: inet_send_prepare()."""
+        """Where sendto leads, and by which interface, if that is said; the attempt alone gives the
+        socket a port: inet_send_prepare()."""
         self.need_port()
         if address.is_unspec(raw) and self.family == AF_INET6:
             return None
@@ -103,9 +104,10 @@ class UdpSocket(DatagramSocket):
             raise EINVAL("address")
         if address.is_unspec(raw):
             raw = struct.pack("<H", AF_INET) + raw[2:]
-        if not self.parsed(raw).port:
+        endpoint = self.parsed(raw)
+        if not endpoint.port:
             raise EINVAL("port 0")
-        return raw
+        return endpoint, self.scope_of(raw)
 
     def try_send(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
@@ -113,7 +115,10 @@ class UdpSocket(DatagramSocket):
         """sendmsg(2): to whoever has the port; to nobody is an error for connected sockets."""
         size = source.count
         self.need_port()
-        given = self.parsed(target) if target and self._corked_to is None else None
+        given: Endpoint | None = None
+        scope = 0
+        if target is not None and self._corked_to is None:
+            given, scope = target
         endpoint = self._corked_to or given or self.remote
         is_v4 = self.family == AF_INET if endpoint is None else endpoint.is_v4
         if is_v4 and size > LENGTH_MAX:
@@ -122,7 +127,6 @@ class UdpSocket(DatagramSocket):
             raise EOPNOTSUPP("out-of-band data")
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
-        scope = 0 if given is None else self.scope_of(target)
         options = parse_send(self, ancillary, endpoint, scope or self.sticky_index(endpoint))
         options.confirms, options.sender = bool(flags & MSG_CONFIRM), caller
         if given is not None:

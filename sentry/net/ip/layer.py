@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.netlink import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST
+from sentry.abi.netlink import IFF_UP, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST
 from sentry.abi.socket import (
     AF_INET6,
     ICMP_EXC_FRAGTIME,
@@ -445,7 +445,7 @@ class IpLayer:
         interface = self.interface(index)
         if interface is None:
             raise ENETUNREACH("no link there")
-        if not interface.is_up:
+        if not interface.flags & IFF_UP:
             raise EHOSTUNREACH(f"{interface.name} is down")
         return interface
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from sentry.abi.netlink import IFF_UP
 from sentry.abi.socket import ETH_P_IP, ETH_P_IPV6
 from sentry.net.ip import ipv4, ipv6
 from sentry.net.ip.checksum import partial_sum
@@ -97,9 +98,9 @@ class Way:
         if layer.filter is not None or layer.gate is not None:
             return False
         interface = layer.interface(self.path.interface)
-        return (
+        return bool(
             interface is not None
-            and interface.is_up
+            and interface.flags & IFF_UP
             and layer.links[interface.index] is self.link
             and layer.mtu_of(interface, is_v4=self._is_v4) == self.path.mtu
             and layer.exceptions.get(now_ns, self._target) is None

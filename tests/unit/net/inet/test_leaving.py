@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sentry.abi import socket as abi
 from sentry.abi.poll import EPOLLIN
@@ -31,7 +32,7 @@ from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived
 from sentry.net.sockfs import socket_location
 from tests.unit.net.streams import Line, Streams, done, place
-from tests.unit.net.wired import INDEX, SECOND_NS, ip4, ip6
+from tests.unit.net.wired import INDEX, SECOND_NS, hardware, ip4, ip6
 
 
 @pytest.fixture
@@ -187,3 +188,66 @@ def test_filter_is_told_of_the_interface_that_a_datagram_came_by(line: Line) -> 
     line.settle()
     (packet,) = receiver.packets
     assert (len(packet.data), packet.index) == (max(0, INDEX - 8), INDEX)
+
+
+# --- ways that are kept
+
+
+def towards(host: Streams, family: int) -> Any:
+    """A socket that is connected to the other host, whose hardware address is known."""
+    ip = ip4(2) if family == AF_INET else ip6(2)
+    host.link.neighbours(ip).set_static(ip, hardware(2))
+    sock = UdpSocket(socket_location(host.caller), family, IPPROTO_UDP, host.stack).incref()
+    done(sock.connect(host.caller, place(ip, 9000), True))
+    return sock
+
+
+def gone(host: Streams, sock: Any, data: bytes) -> tuple[list[bytes], dict[str, int]]:
+    """The frames of a datagram, and what was counted."""
+    before = dict(host.stack.counters)
+    host.send(sock, data)
+    counted = {name: count - before.get(name, 0) for name, count in host.stack.counters.items()}
+    return host.link.take_outgoing(64, 1 << 20), counted
+
+
+@pytest.mark.parametrize("family", [AF_INET, AF_INET6])
+@pytest.mark.parametrize("data", [b"", b"odd", b"x" * 1448])
+def test_datagram_by_a_way_that_is_kept_is_that_of_the_long_way(
+    line: Line, family: int, data: bytes
+) -> None:
+    left, _ = line.hosts
+    sock = towards(left, family)
+    left.option(sock, 0, abi.IP_TOS, 0x48)
+    left.option(sock, 0, abi.IP_TTL, 9)
+    ways = left.layer.ways
+    long = gone(left, sock, data)
+    assert len(long[0]) == 1 and len(ways._all) == 1
+    assert gone(left, sock, data) == long
+    ways.clear()
+    assert gone(left, sock, data) == long
+
+
+def test_datagram_goes_the_long_way_where_it_does_not_fit_or_may_be_cut(line: Line) -> None:
+    left, _ = line.hosts
+    sock = towards(left, AF_INET)
+    gone(left, sock, b"first")
+    assert len(gone(left, sock, bytes(1473))[0]) == 2
+    left.option(sock, 0, abi.IP_MTU_DISCOVER, abi.IP_PMTUDISC_DONT)
+    (frame,), _ = gone(left, sock, b"may be cut")
+    assert frame[30:32] == b"\0\0"  # no DF
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_target_that_has_become_ours_is_no_more_sent_away(line: Line, is_told: bool) -> None:
+    """Of what a program changes the layer is told; of the host's an interface takes another's
+    place."""
+    left, _ = line.hosts
+    sock = towards(left, AF_INET)
+    assert sock.leaves(sock.remote)
+    own = left.stack.interfaces.by_index(INDEX)
+    own.addresses.append(replace(own.of_family(AF_INET)[0], ip=ip4(2)))
+    if is_told:
+        left.layer.outdate(left.routes)
+    else:
+        left.stack.interfaces.insert(own)
+    assert not sock.leaves(sock.remote)

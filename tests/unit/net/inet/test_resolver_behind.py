@@ -10,8 +10,8 @@ from dns.rcode import NXDOMAIN
 
 from sentry.abi.netlink import ARPHRD_NONE, IFF_LOWER_UP, IFF_RUNNING, IFF_UP
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.net.inet.egress import Egress
 from sentry.net.inet.address import mapped
+from sentry.net.inet.egress import Egress
 from sentry.net.interfaces import Address, Interface
 from sentry.net.ip import ipv4
 from sentry.net.link.link import PointLink
