@@ -130,7 +130,8 @@ class Forker:
         for fd in kept:
             self._forget(fd)
         try:
-            kept = dict.fromkeys(kept, succession.roll_back(self._store, name, template, self._successors))
+            now = succession.roll_back(self._store, name, template, self._successors)
+            kept = dict.fromkeys(kept, now)
         finally:
             for state in kept.values():
                 self._keep(state)

@@ -358,8 +358,8 @@ def _new_state(origin: State, name: str, foreground: bool, order: ForkOrder) -> 
 
 
 class Supply:
-    """Empty files for RAM, each of which holds so many bytes at most. They lie on mounts that nobody
-    sees, made by a process that ends.
+    """Empty files for RAM, each of which holds so many bytes at most. They lie on mounts that
+    nobody sees, made by a process that ends.
 
     `huge`: of huge pages, as a sandbox has; a fork has few of its own.
     """

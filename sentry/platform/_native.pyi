@@ -553,6 +553,7 @@ class Lib(Protocol):
     EXIT_BROKEN: int
     EVENT_STOPPED: int
     BLOCK_FRAMES: int
+    SMALL_BYTES: int
     CHANGES_FRAMES: int
     NUMBER_ZEROS: int
     SIGINFO_SIZE: int
