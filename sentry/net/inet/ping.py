@@ -24,9 +24,9 @@ from sentry.net.inet.address import Endpoint, is_group
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.inetsocket import SOCKADDR_IN6_SIZE, InetSocket
 from sentry.net.inet.packet import Seen
-from sentry.net.inet.paths import check_size
 from sentry.net.inet.raw import ECHO_TYPES, ICMP_CHECKSUM_AT, ICMP_HEADER, RawSocket
 from sentry.net.inet.raw_options import PING
+from sentry.net.inet.sizes import check_size
 from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.ioctls import SOCKETS
 

@@ -38,9 +38,9 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint, is_group
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import port_in, too_large
 from sentry.net.inet.packet import Seen, SendOptions, parse_send
-from sentry.net.inet.paths import check_size
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
 from sentry.net.inet.raw_options import RAW4, RAW6, is_foreign
+from sentry.net.inet.sizes import check_size
 from sentry.net.inet.udp import receiver_of
 from sentry.net.inet.wire import (
     checksum,

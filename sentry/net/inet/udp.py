@@ -34,7 +34,7 @@ from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, Endpoint, is_group
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.packet import SendOptions, parse_send
-from sentry.net.inet.paths import check_size
+from sentry.net.inet.sizes import check_size
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import seen_by_filter, show_udp, show_unreachable
 from sentry.net.interfaces import LENGTH_MAX
