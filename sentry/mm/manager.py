@@ -8,7 +8,7 @@ whole range was seen to be accessible, but for copies whose partial effect Linux
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from sentry.abi.limits import PATH_MAX, UIO_MAXIOV
@@ -235,9 +235,13 @@ class MemoryManager:
         """A struct iovec array: import_iovec(), lib/iov_iter.c. Raises: EINVAL, EFAULT."""
         if not 0 <= count <= UIO_MAXIOV:
             raise EINVAL("too many pieces")
+        return self._segments(struct.iter_unpack("<QQ", self.read(addr, 16 * count)))
+
+    def _segments(self, pieces: Iterable[Any]) -> list[Segment]:
+        """What was read of such an array, as far as it counts. Raises: EINVAL, EFAULT."""
         room = MAX_RW_COUNT if self.iov_most < 0 else self.iov_most
         segments: list[Segment] = []
-        for base, length in struct.iter_unpack("<QQ", self.read(addr, 16 * count)):
+        for base, length in pieces:
             if length >> 63:
                 raise EINVAL("negative length")
             if length > TASK_END or base > TASK_END - length:
@@ -266,8 +270,11 @@ class MemoryManager:
             room = MAX_RW_COUNT if self.iov_most < 0 else self.iov_most
             found = self.space.ranges(addr, count, room, write)
             if found is not None:
-                size = total(found)
-                return found, size, size
+                pieces, is_good = found
+                if not is_good:
+                    return self._accessible(self._segments(pieces), write)
+                size = total(pieces)
+                return pieces, size, size
         return self._accessible(self.read_iov(addr, count), write)
 
     def buffer_out_iov(self, addr: int, count: int) -> UserDest:

@@ -463,15 +463,18 @@ class AddressSpace:
         """pwritev2 from user memory to a host descriptor. Or -errno."""
         return lib.user_pwritev(self.native, fd, offset, addr, count, flags, self.fault)
 
-    def ranges(self, addr: int, count: int, room: int, write: bool) -> list[tuple[int, int]] | None:
+    def ranges(
+        self, addr: int, count: int, room: int, write: bool
+    ) -> tuple[list[tuple[int, int]], bool] | None:
         """What an array of struct iovec stands for, `room` bytes at most: addresses and lengths,
-        but not of 0. None: one of them, or the array, cannot be accessed as it is. Preconditions:
-        the array is no longer than UIO_MAXIOV."""
+        but not of 0. False: one of them cannot be accessed as it is, and it is what was read. None:
+        that could not be. Preconditions: the array is no longer than UIO_MAXIOV."""
         found = _ranges_read(self.native, addr, count, room, write, _ranges, self.fault)
-        if found < 0:
+        if found == -1:
             return None
-        numbers = _unpack(_ranges, 2 * found)
-        return [(numbers[at], numbers[at + 1]) for at in range(0, 2 * found, 2)]
+        numbers = _unpack(_ranges, 2 * (found if found >= 0 else count))
+        pairs = [(numbers[at], numbers[at + 1]) for at in range(0, len(numbers), 2)]
+        return pairs, found >= 0
 
     def ranges_from_host(self, fd: int, offset: int, ranges: array[int], flags: int = 0) -> int:
         """`from_host` into many ranges, in one call."""

@@ -62,6 +62,9 @@ class Body:
 
     ran_out = False
 
+    def leave_files(self) -> None:
+        os.close(self.config.gofer_fd)
+
     def run(self) -> int:
         """The wait status of the first process."""
         os.read(self.config.gofer_fd, 1)  # the Gofer is confined, as for a real session

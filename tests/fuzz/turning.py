@@ -41,7 +41,7 @@ class Turning:
         """What it has read again."""
         self._on = False
         self._read, self._write = AddressSpace.read, AddressSpace.write
-        for name in ("read", "string", "to_host", "to_frames", "ranges_to_host"):
+        for name in ("read", "string", "to_host", "to_frames", "ranges_to_host", "ranges"):
             patch.setattr(AddressSpace, name, self._turning(name, getattr(AddressSpace, name)))
 
     @contextmanager
@@ -83,6 +83,9 @@ def _ranges(name: str, values: Any, result: Any) -> Iterator[tuple[int, int]]:
             yield values[0], len(result)
     elif name == "read":
         yield values[0], len(result)
+    elif name == "ranges":
+        if result is not None:
+            yield values[0], 16 * values[1]
     elif name == "to_frames":
         yield values[0], result[0]
     elif name == "to_host":

@@ -103,8 +103,9 @@ int64_t user_check(struct aspace *as, uint64_t va, uint64_t n, int write, struct
 }
 
 /* The ranges that an array of `count` struct iovec at va stands for, `room` bytes at most: pairs of
- * an address and a length, without those that are empty. How many; -1: one of them, or the array,
- * cannot be accessed as it is, or is none that may be. */
+ * an address and a length, without those that are empty. How many; -1: the array cannot be read as
+ * it is; -2: one of them cannot be accessed, or is none that may be, and they are as they were
+ * read. */
 int ranges_read(struct aspace *as, uint64_t va, int count, uint64_t room, int write,
                 uint64_t *ranges, struct fault *fault)
 {
@@ -112,16 +113,21 @@ int ranges_read(struct aspace *as, uint64_t va, int count, uint64_t room, int wr
     int64_t size = count * 16;
     if (user_read(as, va, ranges, (uint64_t)size, fault) != size)
         return -1;
+    uint64_t left = room;
     for (int i = 0; i < count; i++) {
         uint64_t at = ranges[2 * i], wanted = ranges[2 * i + 1];
         if (wanted > TASK_END || at > TASK_END - wanted)
-            return -1;
-        uint64_t length = wanted < room ? wanted : room;
+            return -2;
+        uint64_t length = wanted < left ? wanted : left;
         if (user_check(as, at, length, write, fault) != (int64_t)length)
-            return -1;
+            return -2;
+        left -= length;
+    }
+    for (int i = 0; i < count; i++) {
+        uint64_t wanted = ranges[2 * i + 1], length = wanted < room ? wanted : room;
         room -= length;
         if (length) {
-            ranges[2 * some] = at;
+            ranges[2 * some] = ranges[2 * i];
             ranges[2 * some++ + 1] = length;
         }
     }
