@@ -304,6 +304,7 @@ class Sandbox:
         has_gofer = self._gofer >= 0
         gofer_ended = has_gofer and _await_end(self._gofer, self._gofer_grace_ms)
         status = reaped(self.pid, self._sentry)
+        ended |= not os.WIFSIGNALED(status)  # it was about to, and is late
         gofer_status = reaped(self.gofer_pid, self._gofer) if has_gofer else 0
         self._reap_others()
         if self._stand_in is not None:
