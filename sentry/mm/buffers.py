@@ -245,11 +245,11 @@ class UserSource(UserBuffer):
             self._inside += n
             self.count -= n
             return data
-        before = self._index, self._inside, self.count
         if n >= self.count:
             data = b"".join([self._mm.read(addr, length) for addr, length in self.segments])
             self.skip(self.count)
             return data
+        before = self._index, self._inside, self.count
         pieces = self._pieces(n)
         try:
             return b"".join([self._mm.read(addr, length) for addr, length in pieces])

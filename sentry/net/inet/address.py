@@ -15,8 +15,6 @@ from sentry.errors import EAFNOSUPPORT, EINVAL
 MAPPED: Final = bytes(10) + b"\xff\xff"
 ANY4: Final = MAPPED + bytes(4)
 ANY6: Final = bytes(16)
-BROADCASTS: Final = (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff")
-"""Of every link, and of the loopback's network."""
 LOOPBACK4: Final = MAPPED + b"\x7f\0\0\x01"
 LOOPBACK6: Final = bytes(15) + b"\x01"
 
@@ -86,14 +84,12 @@ def needs_scope(ip: bytes) -> bool:
 
 def is_broadcast(ip: bytes) -> bool:
     """255.255.255.255, and the broadcast address of the loopback's network."""
-    return ip[:12] == MAPPED and ip[12:] in BROADCASTS
+    return ip[:12] == MAPPED and ip[12:] in (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff")
 
 
 def is_group(ip: bytes) -> bool:
     """An address that is nobody's own: multicast, broadcast."""
-    if ip[:12] != MAPPED:
-        return ip[0] == 0xFF
-    return ip[12] >> 4 == 14 or ip[12:] in BROADCASTS
+    return is_multicast(ip) or is_broadcast(ip)
 
 
 def target_of(endpoint: Endpoint) -> Endpoint:
