@@ -565,6 +565,7 @@ class Lib(Protocol):
     HOSTIO_TRUNCATE: int
     HOSTIO_SYNC: int
     HOSTIO_CLOSE: int
+    HOSTIO_IOCTL: int
     HOSTIO_QUIET: int
     HOSTIO_DATA: int
     HOSTIO_NOBODY: int

@@ -58,6 +58,7 @@ class Op(IntEnum):
     TRUNCATE = lib.HOSTIO_TRUNCATE
     SYNC = lib.HOSTIO_SYNC
     CLOSE = lib.HOSTIO_CLOSE
+    IOCTL = lib.HOSTIO_IOCTL
 
 
 _STAT: Final = struct.Struct("=QQQIIIIQqqqqqqqqq16x8x")
@@ -369,6 +370,10 @@ class HostIO:
     async def truncate(self, fd: int, size: int) -> None:
         """ftruncate(2)."""
         await self.threads.call(self._device, Op.TRUNCATE, fd, 0, size)
+
+    async def ioctl(self, fd: int, request: int, source: Source) -> None:
+        """ioctl(2) with what it reads of `source`, all that is there."""
+        await self.threads.call(self._device, Op.IOCTL, fd, request, source.count, source)
 
     async def sync(self, fd: int) -> None:
         """fdatasync(2)."""

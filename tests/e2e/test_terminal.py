@@ -8,6 +8,7 @@ import pty
 import select
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -193,3 +194,34 @@ def test_console_that_nobody_reads_keeps_only_its_writer_waiting(
     wait_for_end(pidfd)
     client.ok("delete", "c")
     os.close(terminal)
+
+
+HELD = """
+yes a line that fills the terminal &
+while :; do stty -echo; stty echo; done  # waits for what yes writes
+"""
+
+
+def test_settings_of_a_donated_terminal_that_nobody_reads_keep_only_who_asks_waiting(
+    bundle: Bundle, platform: str
+) -> None:
+    master, slave = pty.openpty()
+    client = Client(bundle.args("sh", "-c", HELD), platform)
+    command = client.command("run", f"--bundle={bundle.write()}", "c")
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave) as run:
+        assert select.select([master], [], [], PATIENCE_S)[0]
+        threads = Path(f"/proc/{wait_for_state(client.root, 'c')['sentryPid']}/task")
+        while not any(_waits_in_a_write(thread) for thread in threads.iterdir()):
+            time.sleep(0.01)
+
+        assert client.ok("exec", "c", "echo", "hello") == "hello\n"
+
+        client.ok("kill", "c", "KILL")
+        run.wait(PATIENCE_S)
+    os.close(slave)
+    os.close(master)
+
+
+def _waits_in_a_write(thread: Path) -> bool:
+    """pwritev2(2), by its number: proc_pid_syscall(5)."""
+    return (thread / "syscall").read_text().startswith("328 ")

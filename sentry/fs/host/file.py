@@ -29,7 +29,7 @@ from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO, S_IFREG, S_IFSOCK
 from sentry.errors import EACCES, EAGAIN, ENXIO, EOPNOTSUPP, EPIPE, ESPIPE, Errno, from_host
 from sentry.fs.host.terminal import FILES, TERMINALS
-from sentry.mm.buffers import UserBuffer
+from sentry.mm.buffers import KernelSource, UserBuffer
 from sentry.platform.host_io import PIECE
 from sentry.vfs.file import (
     READ_EVENTS,
@@ -383,6 +383,14 @@ class HostFile(StreamFile):
         requests = TERMINALS if self.is_terminal else FILES
         result: Result = requests.answer(self, caller, request, argument)
         return result
+
+    async def settings(self, request: int, data: bytes) -> int:
+        """Of a terminal, set by TCSETSW or TCSETSF: when all that was written is out, for which
+        the host waits as long as nobody reads it."""
+        assert self._io is not None  # of terminals
+        with self.held():
+            await self._io.ioctl(self.fd, request, KernelSource(data))
+        return 0
 
 
 def donated(

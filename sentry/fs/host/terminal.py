@@ -24,7 +24,7 @@ from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
     from sentry.fs.host.file import HostFile
-    from sentry.vfs.file import Caller
+    from sentry.vfs.file import Caller, Result
 
 TERMIOS_SIZE: Final = 36
 WINSIZE_SIZE: Final = 8
@@ -47,13 +47,17 @@ def _set(request: int, size: int, file: HostFile, caller: Caller, argument: int)
     _host(file.fd, request, caller.mm.read(argument, size))
 
 
+def _set_later(request: int, file: HostFile, caller: Caller, argument: int) -> Result:
+    return file.settings(request, caller.mm.read(argument, TERMIOS_SIZE))
+
+
 FILES.row("FIONREAD", partial(_get, FIONREAD, 4))
 TERMINALS.row("FIONREAD", partial(_get, FIONREAD, 4))
 TERMINALS.row("TCGETS", partial(_get, TCGETS, TERMIOS_SIZE))
 TERMINALS.row("TIOCGWINSZ", partial(_get, TIOCGWINSZ, WINSIZE_SIZE))
 TERMINALS.row("TCSETS", partial(_set, TCSETS, TERMIOS_SIZE))
-TERMINALS.row("TCSETSW", partial(_set, TCSETSW, TERMIOS_SIZE))
-TERMINALS.row("TCSETSF", partial(_set, TCSETSF, TERMIOS_SIZE))
+TERMINALS.row("TCSETSW", partial(_set_later, TCSETSW))
+TERMINALS.row("TCSETSF", partial(_set_later, TCSETSF))
 TERMINALS.row("TIOCSWINSZ", partial(_set, TIOCSWINSZ, WINSIZE_SIZE))
 
 

@@ -122,6 +122,9 @@ static int64_t perform(struct hostio *r)
     case HOSTIO_SYNC:
         got = fdatasync(r->fd);
         break;
+    case HOSTIO_IOCTL:
+        got = ioctl(r->fd, (unsigned long)r->offset, r->buffer);
+        break;
     case HOSTIO_CLOSE:
         got = 0;
         break;
@@ -242,7 +245,7 @@ int hostio_fd(struct hostio_pool *pool)
 int hostio_submit(struct hostio_pool *pool, int op, int fd, int64_t offset, uint64_t size,
                   const void *data, uint64_t token)
 {
-    int has_bytes = op == HOSTIO_READ || op == HOSTIO_WRITE;
+    int has_bytes = op == HOSTIO_READ || op == HOSTIO_WRITE || op == HOSTIO_IOCTL;
     struct hostio *r = malloc(sizeof *r + (has_bytes ? size : 0));
     if (!r)
         return -ENOMEM;
@@ -252,7 +255,7 @@ int hostio_submit(struct hostio_pool *pool, int op, int fd, int64_t offset, uint
         free(r);
         return -errno;
     }
-    if (op == HOSTIO_WRITE)
+    if (op == HOSTIO_WRITE || op == HOSTIO_IOCTL)
         memcpy(r->buffer, data, size);
     pthread_mutex_lock(&pool->lock);
     *pool->tail = r;

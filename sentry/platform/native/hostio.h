@@ -6,16 +6,16 @@
 #include <stdint.h>
 
 enum hostio_op { HOSTIO_READ, HOSTIO_WRITE, HOSTIO_ALLOCATE, HOSTIO_TRUNCATE, HOSTIO_SYNC,
-                 HOSTIO_CLOSE };
+                 HOSTIO_CLOSE, HOSTIO_IOCTL };
 
 struct hostio {
     int op, fd;
-    int64_t offset;  /* -1: at the descriptor's position */
+    int64_t offset;  /* -1: at the descriptor's position; of HOSTIO_IOCTL the request */
     uint64_t size;
     uint64_t token;  /* the caller's */
     int64_t result;  /* or -errno; once it is done */
     struct hostio *next;
-    uint8_t buffer[]; /* of HOSTIO_READ and HOSTIO_WRITE: size bytes */
+    uint8_t buffer[]; /* of HOSTIO_READ, HOSTIO_WRITE and HOSTIO_IOCTL: size bytes */
 };
 
 /* Bytes that a read of a stream or queue would find, or -errno. */
