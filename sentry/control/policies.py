@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
-from sentry.abi.limits import PATH_MAX
 from sentry.control.answers import PolicyTold, QuestionTold
-from sentry.control.protocol import DEFECT
+from sentry.control.protocol import DEFECT, sound
 from sentry.control.tracing import every_task
 from sentry.errors import EBUSY, EINVAL, Errno
 from sentry.wait.steps import driven
@@ -115,13 +114,6 @@ def told(kernel: Kernel, after: int = 0) -> PolicyTold:
     if module is None:
         return PolicyTold(counts=counts, questions=questions)
     return PolicyTold(module.name, module.source, counts, questions)
-
-
-def sound(found: str) -> str:
-    """What programs have chosen of it may be no UTF-8, and long: its ends are shown."""
-    if len(found) > PATH_MAX:
-        found = f"{found[: PATH_MAX // 2]}…{found[-PATH_MAX // 2 :]}"
-    return found.encode(errors="backslashreplace").decode()
 
 
 class QuestionWait:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
+from sentry.abi.limits import PATH_MAX
 from sentry.config import EgressConfig, FurtherConfig, JobUse, TraceSession
 from sentry.control.orders import (
     ClockOrder,
@@ -199,9 +200,28 @@ class Event(msgspec.Struct, omit_defaults=True, frozen=True):
 T = TypeVar("T")
 
 
+def sound(found: str) -> str:
+    """What programs have chosen of it may be no UTF-8, and long: its ends are shown."""
+    if len(found) > PATH_MAX:
+        found = f"{found[: PATH_MAX // 2]}…{found[-PATH_MAX // 2 :]}"
+    return found.encode(errors="backslashreplace").decode()
+
+
 def encode(message: Request | Reply | Event) -> bytes:
     """One line."""
-    return msgspec.json.encode(message) + b"\n"
+    try:
+        return msgspec.json.encode(message) + b"\n"
+    except UnicodeEncodeError:  # of an error that names what a program or a snapshot has chosen
+        return msgspec.json.encode(_sound(message)) + b"\n"
+
+
+def _sound(message: Request | Reply | Event) -> Request | Reply | Event:
+    match message:
+        case Reply():
+            return msgspec.structs.replace(message, error=sound(message.error))
+        case Event():
+            return msgspec.structs.replace(message, message=sound(message.message))
+    return message
 
 
 def decode(line: bytes, kind: type[T]) -> T:

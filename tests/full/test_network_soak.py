@@ -70,9 +70,11 @@ def names(end, done):
         socket.getaddrinfo(f"n{done['names'] % 50}.good.org", 80)
         done["names"] += 1
 def connections(router, end, done):
+    "Who closes first keeps the port for a minute: here one of four, or there are none in the end."
     while time.monotonic() < end:
         with socket.create_connection((router, 9000), 60) as sock:
             assert sock.recv(5) == b"hello"
+            assert done["connections"] % 4 == 0 or sock.recv(1) == b""
         done["connections"] += 1
 def work(peer, router, flags, seconds):
     end, done = time.monotonic() + seconds, dict.fromkeys(("streams", "names", "connections"), 0)
