@@ -174,8 +174,9 @@ class HostFile(StreamFile):
         self._nowait = RWF_NOWAIT
         self._io: HostIO | None = None
         """Who reads and writes, if that may wait although a poll said that it would not."""
-        if self.is_regular or self.is_terminal:
-            self._io = io
+        if io is not None and (self.is_regular or self.is_terminal):
+            status = os.fstat(fd)
+            self._io = io.at(status.st_dev if self.is_regular else ("terminal", status.st_rdev))
         if isinstance(self.inode, HostInode):
             self.inode.users += 1
 

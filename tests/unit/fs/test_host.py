@@ -7,20 +7,23 @@ import fcntl
 import os
 import pty
 import struct
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sentry.abi.fcntl import O_RDONLY, O_RDWR, O_WRONLY, RWF_NOWAIT
-from sentry.abi.ioctl import TCGETS, TIOCGWINSZ, TIOCSTI
+from sentry.abi.ioctl import TCGETS, TCSETSW, TIOCGWINSZ, TIOCSTI
 from sentry.abi.poll import POLLIN, POLLOUT
 from sentry.abi.resource import RLIMIT, RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.fs.host.file import donated
 from sentry.mm.buffers import UserSource
 from sentry.mm.errors import NeedsFault
-from sentry.platform.host_io import HostIO, HostThreads
+from sentry.platform.host_io import THREADS, HostIO, HostThreads
 
 
 def give(task: Any, fd: int, flags: int) -> int:
@@ -165,6 +168,50 @@ def test_terminal_passes_settings_but_never_input(task: Any) -> None:
     assert task.ok("read", fd, buf, 36) == 5
     os.close(master)
     os.close(slave)
+
+
+def test_terminal_that_nobody_reads_leaves_threads_to_files(task: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"from a file")
+    host, (master, slave) = os.open(tmp_path / "in", os.O_RDONLY), pty.openpty()
+    threads = HostThreads(task.world.loop, lambda name: object())  # nobody has a share
+    writer = threading.Thread(target=_write_until_it_hangs_up, args=(slave,))
+    task.world.vfs.host_io = HostIO(threads)
+    terminal, fd, buf = give(task, slave, O_RDWR), give(task, host, O_RDONLY), task.buffer(36)
+    task.task.files.get(fd)._nowait = 0
+    task.ok("ioctl", terminal, TCGETS, buf)
+    writer.start()
+    while _can_write(slave):
+        time.sleep(0.001)
+    waiting = [task.thread().begin("ioctl", terminal, TCSETSW, buf) for _ in range(THREADS)]
+    try:
+        assert not any(each.done for each in waiting)
+        assert task.ok("pread64", fd, buf, 36, 0) == 11
+    finally:
+        os.close(master)
+        writer.join()
+        for each in waiting:
+            each.wait()
+        task.world.vfs.host_io = None
+        threads.close()
+        os.close(host)
+        os.close(slave)
+
+
+def _write_until_it_hangs_up(slave: int) -> None:
+    with suppress(OSError):
+        os.write(slave, bytes(1 << 18))
+
+
+def _can_write(slave: int) -> bool:
+    """No: somebody else has it, and waits."""
+    fd = os.open(os.ttyname(slave), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        os.write(fd, b"x")
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def test_second_reader_goes_on_after_the_first_took_what_woke_both(task: Any) -> None:
