@@ -178,8 +178,8 @@ static void serve_one(int fd, struct fuse_in_header *in, char *body)
     if (in->opcode == FUSE_INTERRUPT) {
         S->interrupted = ((struct fuse_interrupt_in *)body)->unique;
         if (S->interrupted == S->hung) {
-            answer_to(fd, S->hung, -EINTR, NULL, 0);
-            S->hung = 0;
+            S->hung = 0; /* before who asked goes on, and asks again */
+            answer_to(fd, S->interrupted, -EINTR, NULL, 0);
         }
         return;
     }
