@@ -33,13 +33,16 @@ _TERMINAL = (
     tty.TCSETSF2,
     tty.TIOCGWINSZ,
     tty.TIOCSWINSZ,
+    tty.TIOCOUTQ,
+    tty.TCFLSH,
+    tty.TCSBRK,
 )
-"""On a donated terminal. Never TIOCSTI: it would type into the caller's shell."""
+"""On a donated terminal. Never TIOCSTI: it would type into the caller's shell; nor TCXONC, which
+could leave it showing nothing."""
 
 _CHANGES = (tty.PAGEMAP_SCAN, tty.UFFDIO_REGISTER)
 """What of RAM has changed since a snapshot. Both are about this process's own memory alone."""
 
-_SOCKET_COUNTS = (tty.TIOCOUTQ, sockets.SIOCATMARK)
 _TEXT = (
     "terminals of the caller, bytes in a donated queue, what of RAM has changed since a snapshot,"
     " and the guest itself, by request number;"
@@ -169,7 +172,7 @@ def rules(
     requests = (*_TERMINAL, tty.FIONREAD, *_CHANGES, *(_KVM if platform == "kvm" else ()))
     own: tuple[Rule, ...] = (*OWN, *more)
     if network == "host":
-        requests += _SOCKET_COUNTS
+        requests += (sockets.SIOCATMARK,)
         own = (*OWN, *HOST_SOCKETS)
     elif network == "sandbox":
         own = (*OWN, *UPLINKS, *(each for each in more if each is not SHUTDOWN))

@@ -225,3 +225,30 @@ def test_settings_of_a_donated_terminal_that_nobody_reads_keep_only_who_asks_wai
 def _waits_in_a_write(thread: Path) -> bool:
     """pwritev2(2), by its number: proc_pid_syscall(5)."""
     return (thread / "syscall").read_text().startswith("328 ")
+
+
+@pytest.fixture(scope="module")
+def asks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("terminal") / "terminal"
+    source = Path(__file__).with_name("terminal.c")
+    subprocess.run(["gcc", "-O1", "-static", "-o", target, source], check=True)
+    return target
+
+
+def _asks_at_a_terminal(command: list[str]) -> None:
+    person = Person(command)
+    person.see(b"asks\r\n")
+    person.type(b"typed\n")
+    person.see(b"done\r\n")
+    assert person.leave() == 0
+
+
+def test_linux_answers_what_programs_ask_of_a_terminal(asks: Path) -> None:
+    _asks_at_a_terminal([str(asks)])
+
+
+def test_donated_terminal_answers_as_on_linux(bundle: Bundle, platform: str, asks: Path) -> None:
+    bundle.document["mounts"].append(
+        {"destination": "/asks", "type": "bind", "source": str(asks), "options": ["ro"]}
+    )
+    _asks_at_a_terminal(bundle.args("/asks").command(platform))

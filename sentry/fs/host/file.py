@@ -385,9 +385,9 @@ class HostFile(StreamFile):
         result: Result = requests.answer(self, caller, request, argument)
         return result
 
-    async def settings(self, request: int, data: bytes) -> int:
-        """Of a terminal, set by TCSETSW or TCSETSF: when all that was written is out, for which
-        the host waits as long as nobody reads it."""
+    async def when_written(self, request: int, data: bytes) -> int:
+        """A request of a terminal that is for when all that was written is out, for which the host
+        waits as long as nobody reads it: TCSBRK, or settings by TCSETSW or TCSETSF."""
         assert self._io is not None  # of terminals
         with self.held():
             await self._io.ioctl(self.fd, request, KernelSource(data))
