@@ -7,7 +7,7 @@ done: marks for that are refused, and so are answers (EINVAL).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -43,6 +43,7 @@ from sentry.vfs.open import open_unheard
 from sentry.vfs.requests import Requests, put_int
 from sentry.wait.again import Keeping, again, kept
 from sentry.wait.sleep import Retry, until
+from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -60,6 +61,8 @@ MAX_QUEUED: Final = 131_072
 MAX_EVENTS: Final = 262_144
 """and of all groups, which may hear of the same things: beyond it theirs are lost, which they hear
 of, as where Linux has no memory."""
+MAX_READ: Final = 65_536
+"""Bytes of a read, in which the kernel does nothing else; what is beyond stays in the queue."""
 _READABLE: Final = EPOLLIN | EPOLLRDNORM
 
 
@@ -266,7 +269,10 @@ class FanotifyFile(StreamFile):
         return event
 
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
-        """As many whole events as fit. Raises: EAGAIN, EINVAL, and why a file cannot be opened."""
+        """As many whole events as fit into the buffer and MAX_READ.
+
+        Raises: EAGAIN, EINVAL, and why a file cannot be opened.
+        """
         waits = not self.flags & O_NONBLOCK
         if not self._events and not waits:
             raise EAGAIN("no events")
@@ -279,28 +285,34 @@ class FanotifyFile(StreamFile):
             return Retry(attempt, self.queue, _READABLE, self)
 
     def _take(self, caller: Caller, dest: Dest) -> int:
-        data: bytes = kept((self, "events")) or b""
+        data, opened = kept((self, "events")) or (b"", ())
         while True:
             try:
-                event = self._next(dest.count - len(data))
+                event = self._next(min(dest.count, MAX_READ) - len(data))
             except (EAGAIN, EINVAL):
                 if not data:
                     raise
                 break
             for dentry in event.known():
                 remember(caller.kernel.vfs.dentries, dentry)
-            more = self._more(caller, event)
-            data += event.pack(FAN_NOFD, self._pid(caller, event), more)
-        with Keeping((self, "events"), data):
-            return dest.put(data)
+            pidfd = self._pidfd(caller, event)
+            opened += (pidfd,)
+            data += event.pack(FAN_NOFD, self._pid(caller, event), _record(pidfd))
+        try:
+            with Keeping((self, "events"), (data, opened)):
+                return dest.put(data)
+        except Errno:
+            _close(caller, opened)
+            raise
 
     async def _read_opening(self, caller: Caller, dest: Dest) -> int:
         """The same, with a descriptor for each."""
         with self.held():
             while not self._events:
                 await until(self._check_events, [self.queue], _READABLE)
-            done = 0
+            done, pace = 0, Pace()
             while True:
+                await pace.rest()
                 try:
                     event = self._next(dest.count)
                     fd = await self._opened(caller, event)
@@ -308,12 +320,12 @@ class FanotifyFile(StreamFile):
                     if not done:
                         raise
                     return done
-                more = self._more(caller, event)
+                pidfd = self._pidfd(caller, event)
+                packed = event.pack(fd, self._pid(caller, event), _record(pidfd))
                 try:
-                    done += await again(dest.put, event.pack(fd, self._pid(caller, event), more))
+                    done += await again(dest.put, packed)
                 except BaseException:
-                    if fd >= 0:
-                        caller.files.close(caller, fd)
+                    _close(caller, (fd, pidfd))
                     raise
 
     def _check_events(self) -> None:
@@ -344,10 +356,10 @@ class FanotifyFile(StreamFile):
             return 0
         return int(caller.pids.of(event.who)) if event.who else 0
 
-    def _more(self, caller: Caller, event: Event) -> bytes:
-        """The record about its process."""
+    def _pidfd(self, caller: Caller, event: Event) -> int | None:
+        """For its process, or what stands for none, if that is asked for."""
         if not self.mode & FAN_REPORT_PIDFD:
-            return b""
+            return None
         group = event.process
         try:
             if group is None or caller.kernel.pids.groups.get(group.tgid) is not group:
@@ -356,12 +368,11 @@ class FanotifyFile(StreamFile):
                 raise ESRCH("the reader does not see it")
             limit = caller.rlimit(RLIMIT_NOFILE)
             caller.files.free_from(0, limit)
-            fd = caller.files.install(PidFile(self._vfs, group, False), limit, cloexec=True)
+            return caller.files.install(PidFile(self._vfs, group, False), limit, cloexec=True)
         except Errno as error:
-            fd = FAN_NOFD if isinstance(error, ESRCH) else FAN_EPIDFD
             if self.mode & FAN_REPORT_FD_ERROR:
-                fd = -error.number
-        return pidfd_record(fd)
+                return -error.number
+            return FAN_NOFD if isinstance(error, ESRCH) else FAN_EPIDFD
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """An answer, and nobody has asked. Raises: EINVAL."""
@@ -377,6 +388,17 @@ class FanotifyFile(StreamFile):
         for mark in list(self._of.values()):
             if self._of.get(mark.holder) is mark:
                 yield mark.shown()
+
+
+def _record(pidfd: int | None) -> bytes:
+    return b"" if pidfd is None else pidfd_record(pidfd)
+
+
+def _close(caller: Caller, opened: Iterable[int | None]) -> None:
+    """What was opened for a reader who never hears of it."""
+    for fd in opened:
+        if fd is not None and fd >= 0:
+            caller.files.close(caller, fd)
 
 
 def _count_down(counts: dict[int, int], uid: int) -> None:

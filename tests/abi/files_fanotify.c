@@ -609,6 +609,7 @@ static void unmounted(void)
 
 static void overflow(void)
 {
+    static char buffer[1 << 21]; /* room for all of them in one read, which may give fewer */
     int fd = group(FAN_REPORT_DFID_NAME), count = 0, lost = 0;
     char path[32];
     CHECK(mkdir("t/many", 0755) == 0);
@@ -617,8 +618,8 @@ static void overflow(void)
         snprintf(path, sizeof path, "t/many/%d", i);
         CHECK(symlink("x", path) == 0);
     }
-    while ((left = read(fd, events, sizeof events)) > 0)
-        for (event = (void *)events; FAN_EVENT_OK(event, left); event = FAN_EVENT_NEXT(event, left)) {
+    while ((left = read(fd, buffer, sizeof buffer)) > 0)
+        for (event = (void *)buffer; FAN_EVENT_OK(event, left); event = FAN_EVENT_NEXT(event, left)) {
             count++;
             if (event->mask == FAN_Q_OVERFLOW) {
                 CHECK(event->fd == FAN_NOFD && event->pid == 0);
@@ -652,9 +653,9 @@ static void blocking(void)
 }
 
 /* A read that finds no memory leaves no descriptor open. */
-static void no_memory(void)
+static void no_memory(unsigned how)
 {
-    int fd = group(FAN_CLASS_NOTIF), free = dup(fd);
+    int fd = group(how), free = dup(fd);
     CHECK(close(free) == 0);
     touch("t/f");
     mark(fd, 0, FAN_OPEN, "t/f");
@@ -686,6 +687,8 @@ int main(int count, char **arguments)
     unmounted();
     blocking();
     overflow();
-    no_memory();
+    no_memory(FAN_CLASS_NOTIF);
+    no_memory(FAN_REPORT_PIDFD);
+    no_memory(FAN_REPORT_PIDFD | FAN_REPORT_FID);
     return 0;
 }
