@@ -13,8 +13,10 @@ from tests.conftest import rootfs_of
 from tests.e2e.bundle import PLAIN, REPOSITORY, kvm_is_usable
 from tests.full.recorded import PROGRAMS
 
+PATIENCE_S = 300
 pytestmark = [
     pytest.mark.full,
+    pytest.mark.timeout(4 * PATIENCE_S),
     pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
 ]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -24,7 +26,7 @@ def _run(folder: Path, script: str, *flags: str) -> subprocess.CompletedProcess[
     command = [*PLAIN, f"--root={folder / 'state'}", *flags]
     return subprocess.run(
         [*command, "sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=300, check=False, cwd=REPOSITORY, env={**os.environ, "PATH": PATH},
+        timeout=PATIENCE_S, check=False, cwd=REPOSITORY, env={**os.environ, "PATH": PATH},
     )  # fmt: skip
 
 
